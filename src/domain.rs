@@ -1,0 +1,12 @@
+//! What a build, a job and a status are, and how one follows from the other. Pure: no async, no I/O, no clock.
+
+pub mod announcement;
+pub mod build;
+pub mod history;
+pub mod job;
+pub mod pod;
+pub mod projects;
+pub mod record;
+pub mod rules;
+pub mod signal;
+pub mod status;

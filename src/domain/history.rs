@@ -1,0 +1,324 @@
+//! The builds of one job path, newest first, and how one more report joins them. Pure.
+//!
+//! Joining is idempotent, and its end does not depend on the order in which reports arrive: what is known of one build
+//! only grows more certain, and what is forgotten is always the oldest.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::build::{BuildReport, Created, Outcome, Progress, Timestamp};
+
+/// What is remembered of one build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    pub number: u64,
+    pub created: Created,
+    /// When it entered the queue.
+    pub queued: Option<Timestamp>,
+    pub duration: Option<Duration>,
+    pub progress: Progress,
+}
+
+/// What one report was, seen against those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Novelty {
+    /// A build that had not been heard of, and runs.
+    Started,
+    /// The first result of this build.
+    Finished,
+    /// Another result than was known, for a build that had one.
+    Corrected,
+    /// Nothing that changes what is known of the outcome.
+    Duplicate,
+    /// Older than all that is remembered.
+    Stale,
+}
+
+/// A build after one more report of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub build: Build,
+    pub novelty: Novelty,
+    /// How long it stood in the queue, told once: when it first became known.
+    pub waited: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Newest first.
+    builds: Vec<Build>,
+}
+
+impl History {
+    /// So many of the newest builds are remembered.
+    const NEWEST: usize = 10;
+    /// Beyond those, so many of the newest of each outcome: whichever outcomes decide, the last decisive build and its
+    /// predecessor are there after a long run of builds that do not.
+    const OF_EACH_OUTCOME: usize = 2;
+
+    pub fn builds(&self) -> &[Build] {
+        &self.builds
+    }
+
+    /// Joins what `report` says; `arrived` stands in for the time of creation where it tells none, or one to come.
+    pub fn join(&mut self, report: &BuildReport, arrived: Timestamp) -> Joined {
+        let now = arrived.plus(Created::CLOCK_SKEW);
+        let credible = report.created.filter(|created| created.earliest() <= now);
+        let told = Build {
+            number: report.number,
+            created: credible.unwrap_or(Created::at_most(Created::LONGEST_BUILD, arrived)),
+            queued: report.queued,
+            duration: report.duration,
+            progress: report.progress,
+        };
+        let known = self.builds.iter().position(|known| known.is_same_as(&told)).map(|at| self.builds.swap_remove(at));
+        let build = known.map_or(told, |known| known.joined_with(&told));
+        self.builds.push(build);
+        self.sort();
+        self.forget_the_oldest();
+        let novelty = match known {
+            _ if !self.builds.contains(&build) => Novelty::Stale,
+            Some(known) => novelty(known.progress, build.progress),
+            None if told.progress == Progress::Running => Novelty::Started,
+            None => Novelty::Finished,
+        };
+        let waited = if known.and_then(|known| known.waited()).is_none() { build.waited() } else { None };
+        Joined { build, novelty, waited }
+    }
+
+    /// Takes in another history of the same job path.
+    pub fn join_all(&mut self, other: &History) {
+        for told in &other.builds {
+            match self.builds.iter_mut().find(|known| known.is_same_as(told)) {
+                Some(known) => *known = known.joined_with(told),
+                None => self.builds.push(*told),
+            }
+        }
+        self.sort();
+        self.forget_the_oldest();
+    }
+
+    /// Newest first, by creation and then by number.
+    ///
+    /// Numbers only grow as long as a job lives. So a build whose creation is vague was created no later than any
+    /// higher-numbered build that falls within its slack. A higher number that is older than the slack allows belongs
+    /// to an earlier life of a job that was recreated, and says nothing.
+    fn sort(&mut self) {
+        self.builds.sort_unstable_by_key(|build| (std::cmp::Reverse(build.number), build.created.latest));
+        let mut settled: Vec<(Timestamp, Build)> = Vec::with_capacity(self.builds.len());
+        for build in &self.builds {
+            let created = settled
+                .iter()
+                .filter(|(at, higher)| higher.number > build.number && *at >= build.created.earliest())
+                .map(|(at, _)| *at)
+                .fold(build.created.latest, Timestamp::min);
+            settled.push((created, *build));
+        }
+        settled.sort_by_key(|(at, build)| std::cmp::Reverse((*at, build.number)));
+        self.builds = settled.into_iter().map(|(_, build)| build).collect();
+    }
+
+    /// Keeps the newest builds, the newest of each outcome, and the one that the present trouble began with.
+    fn forget_the_oldest(&mut self) {
+        if self.builds.len() <= Self::NEWEST {
+            return;
+        }
+        let good = Progress::is_good;
+        let trouble_began = self.builds.iter().position(|build| good(build.progress)).unwrap_or(self.builds.len());
+        let mut of_each = [0_usize; Outcome::ALL.len() + 1];
+        let mut seen = 0;
+        self.builds.retain(|build| {
+            seen += 1;
+            let kind = build.progress.outcome().map_or(0, |outcome| outcome as usize + 1);
+            let Some(count) = of_each.get_mut(kind) else { return false };
+            *count += 1;
+            seen <= Self::NEWEST || seen == trouble_began || (kind > 0 && *count <= Self::OF_EACH_OUTCOME)
+        });
+    }
+}
+
+fn novelty(before: Progress, after: Progress) -> Novelty {
+    match (before.outcome(), after.outcome()) {
+        (None, Some(_)) => Novelty::Finished,
+        (Some(was), Some(is)) if was != is => Novelty::Corrected,
+        _ => Novelty::Duplicate,
+    }
+}
+
+impl Build {
+    fn is_same_as(&self, other: &Self) -> bool {
+        self.number == other.number && self.created.agrees_with(other.created)
+    }
+
+    fn joined_with(&self, other: &Self) -> Self {
+        Self {
+            number: self.number,
+            created: self.created.narrowed_by(other.created),
+            queued: self.queued.max(other.queued),
+            duration: self.duration.max(other.duration),
+            progress: self.progress.max(other.progress),
+        }
+    }
+
+    /// How long it stood in the queue.
+    fn waited(&self) -> Option<Duration> {
+        self.queued.filter(|_| self.created.is_exact()).map(|queued| self.created.latest.since(queued))
+    }
+
+    /// When it ended, as far as its duration is known.
+    pub fn ended(&self) -> Option<Timestamp> {
+        self.duration.map(|duration| self.created.latest.plus(duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::job::JobPath;
+
+    const HOUR: i64 = 3_600_000;
+    /// When everything arrives that tells its own time.
+    const LATER: i64 = 10_000 * HOUR;
+
+    fn report(number: u64, created: Option<Created>, progress: Progress) -> BuildReport {
+        BuildReport {
+            job: JobPath::parse("job").unwrap(),
+            is_branch: false,
+            number,
+            progress,
+            created,
+            queued: None,
+            duration: None,
+            scm_branch: None,
+            commit: None,
+            node: None,
+            link: None,
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "a report may have none")]
+    fn exact(at: i64) -> Option<Created> {
+        Some(Created::exactly(Timestamp::from_millis(at)))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "a report may have none")]
+    fn vague(slack: Duration, latest: i64) -> Option<Created> {
+        Some(Created::at_most(slack, Timestamp::from_millis(latest)))
+    }
+
+    /// Joins in this order, and tells what each report was and which builds are then known, newest first.
+    fn join(history: &mut History, reports: &[BuildReport], arrived: i64) -> Vec<Novelty> {
+        reports.iter().map(|report| history.join(report, Timestamp::from_millis(arrived)).novelty).collect()
+    }
+
+    fn numbers(history: &History) -> Vec<u64> {
+        history.builds().iter().map(|build| build.number).collect()
+    }
+
+    const GOOD: Progress = Progress::Completed(Outcome::Success);
+    const BAD: Progress = Progress::Completed(Outcome::Failure);
+    const ABORTED: Progress = Progress::Completed(Outcome::Aborted);
+
+    #[test]
+    fn a_build_starts_finishes_is_corrected_and_then_only_repeats() {
+        let mut history = History::default();
+        let steps = [
+            (Progress::Running, Novelty::Started),
+            (Progress::Running, Novelty::Duplicate),
+            (GOOD, Novelty::Finished),
+            (GOOD, Novelty::Duplicate),
+            (Progress::Running, Novelty::Duplicate),
+            (Progress::Finalized(Outcome::Success), Novelty::Duplicate),
+            (Progress::Finalized(Outcome::Failure), Novelty::Corrected),
+            (GOOD, Novelty::Duplicate),
+        ];
+        for (progress, expected) in steps {
+            let novelty = join(&mut history, &[report(1, exact(1_000), progress)], LATER);
+            assert_eq!(novelty, [expected], "{progress:?}");
+        }
+        assert_eq!(history.builds()[0].progress, Progress::Finalized(Outcome::Failure));
+        assert_eq!(history.builds().len(), 1);
+    }
+
+    #[test]
+    fn a_recreated_job_is_followed_although_its_numbers_restart() {
+        let mut history = History::default();
+        join(&mut history, &[report(148, exact(HOUR), BAD), report(1, exact(2 * HOUR), GOOD)], LATER);
+        assert_eq!(numbers(&history), [1, 148]);
+        // The same number is another build when it was created at another time.
+        join(&mut history, &[report(148, exact(3 * HOUR), BAD)], LATER);
+        assert_eq!(numbers(&history), [148, 1, 148]);
+    }
+
+    #[test]
+    fn of_builds_whose_time_is_vague_the_number_decides() {
+        // Build 2 says when it was created, build 1 only that it ended later.
+        let late = vague(Created::LONGEST_BUILD, 5 * HOUR);
+        for order in [[0, 1], [1, 0]] {
+            let reports = [report(1, late, BAD), report(2, exact(HOUR), GOOD)];
+            let mut history = History::default();
+            join(&mut history, &order.map(|at| reports[at].clone()), LATER);
+            assert_eq!(numbers(&history), [2, 1], "{order:?}");
+        }
+    }
+
+    #[test]
+    fn without_any_time_the_number_decides_until_a_day_lies_between() {
+        let mut history = History::default();
+        assert_eq!(join(&mut history, &[report(148, None, BAD)], 0), [Novelty::Finished]);
+        join(&mut history, &[report(147, None, GOOD)], HOUR);
+        assert_eq!(numbers(&history), [148, 147]);
+        assert_eq!(join(&mut history, &[report(148, None, BAD)], 2 * HOUR), [Novelty::Duplicate]);
+        join(&mut history, &[report(1, None, GOOD)], 30 * HOUR);
+        assert_eq!(numbers(&history), [1, 148, 147], "recreated: no build runs for a day");
+    }
+
+    #[test]
+    fn a_build_from_the_future_does_not_stay_the_newest() {
+        let mut history = History::default();
+        let (now, next_year) = (100 * HOUR, 9_000 * HOUR);
+        join(&mut history, &[report(1, exact(next_year), BAD)], now);
+        join(&mut history, &[report(2, exact(now), GOOD)], now);
+        assert_eq!(numbers(&history), [2, 1]);
+    }
+
+    #[test]
+    fn a_long_run_of_aborted_builds_forgets_neither_what_decided_nor_where_the_trouble_began() {
+        let mut history = History::default();
+        let build = |number: u64, progress| report(number, exact(i64::try_from(number).unwrap() * HOUR), progress);
+        join(&mut history, &[build(1, GOOD), build(2, BAD), build(3, BAD), build(4, BAD)], LATER);
+        let aborted: Vec<BuildReport> = (5..40).map(|number| build(number, ABORTED)).collect();
+        join(&mut history, &aborted, LATER);
+        let kept = numbers(&history);
+        assert_eq!(kept[..10], [39, 38, 37, 36, 35, 34, 33, 32, 31, 30]);
+        assert_eq!(kept[10..], [4, 3, 2, 1], "the newest two of each result, and the first of the trouble");
+    }
+
+    #[test]
+    fn what_is_older_than_all_that_is_remembered_is_stale() {
+        let mut history = History::default();
+        let build = |number: u64| report(number, exact(i64::try_from(number).unwrap() * HOUR), GOOD);
+        let builds: Vec<BuildReport> = (100..120).map(build).collect();
+        join(&mut history, &builds, LATER);
+        let before = history.clone();
+        assert_eq!(join(&mut history, &[build(3)], LATER), [Novelty::Stale]);
+        assert_eq!(history, before);
+    }
+
+    #[test]
+    fn the_time_in_the_queue_is_told_once_when_both_ends_are_known() {
+        let queued = BuildReport {
+            queued: Some(Timestamp::from_millis(1_000)),
+            ..report(1, vague(Created::LONGEST_BUILD, 1_000 + 24 * HOUR), Progress::Running)
+        };
+        let started = report(1, exact(8_000), Progress::Running);
+        for order in [[&queued, &started], [&started, &queued]] {
+            let mut history = History::default();
+            let now = Timestamp::from_millis(LATER);
+            assert_eq!(history.join(order[0], now).waited, None);
+            assert_eq!(history.join(order[1], now).waited, Some(Duration::from_secs(7)));
+            assert_eq!(history.join(order[1], now).waited, None);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What goes to Datadog, before it has a wire form: checks, events and metrics, and every name that they bear. Pure.
+//!
+//! Text in here is as it came. The `datadog` room makes it safe for the wire.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use super::build::Timestamp;
+use super::status::Status;
+
+/// One tag, `key:value`, or a bare word when the value is empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag {
+    pub key: Cow<'static, str>,
+    pub value: String,
+}
+
+impl Tag {
+    pub fn new(key: &'static str, value: impl Into<String>) -> Self {
+        Self { key: Cow::Borrowed(key), value: value.into() }
+    }
+
+    /// Reads an operator's `key:value`.
+    pub fn parse(raw: &str) -> Self {
+        let (key, value) = raw.split_once(':').unwrap_or((raw, ""));
+        Self { key: Cow::Owned(key.trim().to_owned()), value: value.trim().to_owned() }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.value.is_empty() { out.write_str(&self.key) } else { write!(out, "{}:{}", self.key, self.value) }
+    }
+}
+
+/// The keys of tags that recoverd sets itself.
+pub mod tag {
+    pub const JOB: &str = "job";
+    pub const CONTROLLER: &str = "controller";
+    pub const JENKINS_URL: &str = "jenkins_url";
+    pub const BRANCH: &str = "branch";
+    pub const RESULT: &str = "result";
+    pub const NODE: &str = "node";
+    /// Its value `none` keeps the Agent from adding the sender's own pod and image, which differ from pod to pod and
+    /// would split a check. The Agent strips it.
+    pub const CARDINALITY: &str = "dd.internal.card";
+
+    pub const ALL: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+}
+
+/// The service check of a Jenkins job; Datadog's own plugin calls it so.
+pub const JOB_STATUS: &str = "jenkins.job.status";
+
+/// The metrics of builds, at the names and units of Datadog's Jenkins plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MetricName {
+    /// Count of builds begun.
+    JobStarted,
+    /// Count of builds ended.
+    JobCompleted,
+    /// Seconds that a build took.
+    JobDuration,
+    /// Seconds that a build stood in the queue, until it was created. Told once, when both times are known for certain.
+    JobWaiting,
+    /// Seconds from the first bad build to the good one that ended the trouble.
+    JobMttr,
+    /// Seconds from the last good build to the bad one.
+    JobMtbf,
+    /// Seconds that a good build took, and before it those from the creation of the first bad build to its own, if there
+    /// was trouble.
+    JobLeadtime,
+    /// Seconds between the ends of two good builds.
+    JobCycletime,
+    /// Seconds that a bad build took to tell so.
+    JobFeedbacktime,
+}
+
+impl MetricName {
+    pub const ALL: [Self; 9] = [
+        Self::JobStarted,
+        Self::JobCompleted,
+        Self::JobDuration,
+        Self::JobWaiting,
+        Self::JobMttr,
+        Self::JobMtbf,
+        Self::JobLeadtime,
+        Self::JobCycletime,
+        Self::JobFeedbacktime,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobStarted => "jenkins.job.started",
+            Self::JobCompleted => "jenkins.job.completed",
+            Self::JobDuration => "jenkins.job.duration",
+            Self::JobWaiting => "jenkins.job.waiting",
+            Self::JobMttr => "jenkins.job.mttr",
+            Self::JobMtbf => "jenkins.job.mtbf",
+            Self::JobLeadtime => "jenkins.job.leadtime",
+            Self::JobCycletime => "jenkins.job.cycletime",
+            Self::JobFeedbacktime => "jenkins.job.feedbacktime",
+        }
+    }
+}
+
+/// How a metric adds up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// So many more.
+    Count(u32),
+    /// The value now, in the unit that the name is documented with.
+    Gauge(f64),
+}
+
+/// A service check: the level of one thing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    pub name: &'static str,
+    pub status: Status,
+    /// Constant for each source, or every Agent would stamp its own.
+    pub host: String,
+    pub tags: Vec<Tag>,
+    /// For people; shortened before any tag is.
+    pub message: String,
+}
+
+/// How an event is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alert {
+    Error,
+    Warning,
+    Success,
+    Info,
+}
+
+/// Something that happened once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub title: String,
+    pub text: String,
+    pub at: Timestamp,
+    pub host: String,
+    /// Events of one key stand together in Datadog.
+    pub aggregation_key: String,
+    pub alert: Alert,
+    pub tags: Vec<Tag>,
+}
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub name: MetricName,
+    pub measure: Measure,
+    /// All samples of one build share them.
+    pub tags: Arc<[Tag]>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Signal {
+    Check(Check),
+    Event(Event),
+    Metric(Metric),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operators_tag_is_split_at_its_first_colon() {
+        let table = [("team:web", "team:web"), ("a:b:c", "a:b:c"), ("bare", "bare"), (" team : web ", "team:web")];
+        for (raw, expected) in table {
+            assert_eq!(Tag::parse(raw).to_string(), expected, "{raw}");
+        }
+        assert_eq!(Tag::parse("a:b:c").key, "a");
+    }
+}
