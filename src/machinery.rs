@@ -1,0 +1,7 @@
+//! Parts that know no product: time, health, supervision, retries. A word like Jenkins has no place here.
+
+pub mod clock;
+pub mod health;
+pub mod listener;
+pub mod supervise;
+pub mod throttle;
