@@ -1,0 +1,3 @@
+//! What Kubernetes tells.
+
+pub mod downward;
