@@ -1,0 +1,234 @@
+//! Where job records live. Every 2xx rests on [`Store::take`]: when it returns, the report survives a crash of the node.
+//!
+//! Metrics: `recoverd_store_commits_total`, `recoverd_store_commit_seconds`, `recoverd_store_batch_reports`,
+//! `recoverd_store_failures_total`, `recoverd_store_damaged_total`, `recoverd_store_queue_depth`, `recoverd_announcements_dropped_total`.
+
+mod codec;
+mod embedded;
+mod ledger;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::domain::announcement::Level;
+use crate::domain::build::BuildReport;
+use crate::domain::history::Novelty;
+use crate::domain::job::{ControllerName, JobKey};
+use crate::domain::record::{JobRecord, Taken};
+use crate::domain::rules::Rulebook;
+use crate::domain::status::{Change, Status};
+use crate::machinery::clock::Clock;
+use crate::machinery::health::Part;
+
+pub use embedded::OpenError;
+
+/// Why something was not stored.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing can be written at present. Trying again later is right.
+    #[error("the store cannot write: {0}")]
+    Unwritable(Arc<str>),
+    #[error("the store has been shut down")]
+    Closed,
+}
+
+/// What became of a report that is stored now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// `None` when the rules leave the job out, and nothing was kept.
+    pub novelty: Option<Novelty>,
+    /// Its result leaves the job's status as it is.
+    pub held: bool,
+}
+
+/// Something that is durable now and worth telling.
+#[derive(Clone, Debug)]
+pub struct News {
+    pub key: JobKey,
+    pub level: Option<Level>,
+    pub change: Option<Change>,
+    /// The build that it came from, with its branch; `None` for a closing or a change of rules.
+    pub build: Option<Box<(String, BuildReport, Taken)>>,
+}
+
+/// A job as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub key: JobKey,
+    pub record: JobRecord,
+}
+
+/// A request to the one writer.
+#[derive(Debug)]
+enum Command {
+    Take { controller: ControllerName, report: Box<BuildReport>, reply: Reply<Receipt> },
+    Forget { key: JobKey, reply: Reply<bool> },
+    Confirm { told: Vec<(JobKey, Status)> },
+    Review { keys: Vec<JobKey>, reply: Reply<()> },
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// The store's own numbers.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics {
+    commits: Counter,
+    commit_seconds: Histogram,
+    batch_reports: Histogram,
+    failures: Counter,
+    damaged: Counter,
+    queue_depth: Gauge,
+    untold: Counter,
+}
+
+impl StoreMetrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let new = Self {
+            commits: Counter::default(),
+            commit_seconds: Histogram::new([0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5]),
+            batch_reports: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+            failures: Counter::default(),
+            damaged: Counter::default(),
+            queue_depth: Gauge::default(),
+            untold: Counter::default(),
+        };
+        registry.register("recoverd_store_commits", "Durable commits", new.commits.clone());
+        registry.register("recoverd_store_commit_seconds", "Time of a commit", new.commit_seconds.clone());
+        registry.register("recoverd_store_batch_reports", "Requests in one commit", new.batch_reports.clone());
+        registry.register("recoverd_store_failures", "Commits that failed", new.failures.clone());
+        let help = "Stored records that could not be read: passed over, and begun afresh by their job's next build";
+        registry.register("recoverd_store_damaged", help, new.damaged.clone());
+        registry.register("recoverd_store_queue_depth", "Requests that wait for the writer", new.queue_depth.clone());
+        let help = "News that found the announcer's queue full; their checks and events follow with the next round";
+        registry.register("recoverd_announcements_dropped", help, new.untold.clone());
+        new
+    }
+}
+
+/// Notes what has been told.
+#[derive(Clone, Debug)]
+pub struct Confirmer(mpsc::WeakSender<Command>);
+
+impl Confirmer {
+    /// These announcements reached the sink. Not durable at once: what a crash undoes here is told twice.
+    pub async fn confirm(&self, told: Vec<(JobKey, Status)>) {
+        if let Some(commands) = self.0.upgrade().filter(|_| !told.is_empty()) {
+            let _ = commands.send(Command::Confirm { told }).await;
+        }
+    }
+}
+
+/// A handle on the store; clones share it. The writer ends when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Store {
+    commands: mpsc::Sender<Command>,
+    database: embedded::Shared,
+    changes: Arc<AtomicU64>,
+    metrics: StoreMetrics,
+}
+
+impl Store {
+    /// So many requests may wait for the writer. Whoever comes then waits for a place: Jenkins takes a refusal for an
+    /// answer and never asks again, so slow is better than no.
+    const QUEUE: usize = 1_024;
+    /// So much news may wait to be told. More is dropped, counted, and told by the next round.
+    const NEWS: usize = 4_096;
+
+    /// Opens or creates the database in `directory` and starts its writer.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be read.
+    pub fn open(
+        directory: &Path,
+        rulebook: Arc<Rulebook>,
+        clock: Clock,
+        health: Part,
+        metrics: StoreMetrics,
+    ) -> Result<(Self, mpsc::Receiver<News>), OpenError> {
+        let (commands, inbox) = mpsc::channel(Self::QUEUE);
+        let (news, told) = mpsc::channel(Self::NEWS);
+        let writer = embedded::Writer::open(directory, rulebook, clock, health, metrics.clone(), news)?;
+        let (database, changes) = (writer.shared(), writer.changes());
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(inbox))
+            .map_err(OpenError::Thread)?;
+        Ok((Self { commands, database, changes, metrics }, told))
+    }
+
+    /// Joins a report with what is known. On `Ok` it survives a crash of the node (one `fdatasync`, shared by all that
+    /// arrive meanwhile).
+    ///
+    /// # Errors
+    /// When it could not be stored; then it left no trace.
+    ///
+    /// # Cancel safety
+    /// The report may be stored or not. Telling it again does no harm.
+    pub async fn take(&self, controller: ControllerName, report: BuildReport) -> Result<Receipt, StoreError> {
+        self.ask(|reply| Command::Take { controller, report: Box::new(report), reply }).await
+    }
+
+    /// Closes a job with one OK and drops its record. `false` when there is none.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    pub async fn forget(&self, key: JobKey) -> Result<bool, StoreError> {
+        self.ask(|reply| Command::Forget { key, reply }).await
+    }
+
+    /// Applies the present rules to jobs whose record disagrees with them.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    pub async fn review(&self, keys: Vec<JobKey>) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Review { keys, reply }).await
+    }
+
+    /// For whoever tells the news: it must not keep the store open, whose end is its own.
+    pub fn confirmer(&self) -> Confirmer {
+        Confirmer(self.commands.downgrade())
+    }
+
+    /// Grows with each status that moves. What was read before is as it was while this stays the same.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Up to `limit` jobs in order of controller and path, beginning behind `after`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn page(&self, after: Option<&JobKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.database.page(after, limit)
+    }
+
+    /// One job. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn find(&self, key: &JobKey) -> Result<Option<Entry>, StoreError> {
+        self.database.find(key)
+    }
+
+    /// How many jobs there are. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        self.database.count()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
+        self.metrics.queue_depth.set(i64::try_from(Self::QUEUE - self.commands.capacity()).unwrap_or(i64::MAX));
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
