@@ -1,0 +1,44 @@
+//! Who may knock at a door. Pure.
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+use crate::domain::job::ControllerName;
+
+/// How a peer shows that it may come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    #[default]
+    Token,
+    None,
+}
+
+/// Who is let in.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Whoever brings one of these; never empty.
+    Tokens(Vec<SecretString>),
+    /// Peers on this host, whatever they bring.
+    LoopbackOnly,
+    /// Everybody.
+    Open,
+}
+
+/// A controller and who may speak for it.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    pub name: ControllerName,
+    pub access: Access,
+}
+
+impl Access {
+    pub(super) fn of(auth: Auth, tokens: &[Secret]) -> Self {
+        match auth {
+            Auth::None => Self::Open,
+            Auth::Token if tokens.is_empty() => Self::LoopbackOnly,
+            Auth::Token => Self::Tokens(tokens.iter().map(Secret::to_secret_string).collect()),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! What types alone cannot say: which settings contradict each other, and which are allowed but unwise.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use sentry::types::{Dsn, ParseDsnError};
+use url::Url;
+
+use super::access::{Access, Auth, Controller};
+use super::jenkins::{JenkinsSettings, RuleSettings};
+use super::layers::Layers;
+use super::schema::nearest;
+use super::secret::{self, Secret};
+use super::{DatadogSettings, Settings, WebhookSettings, span};
+use crate::datadog::{AgentSettings, AgentTarget, DatagramLimit};
+use crate::domain::build::Outcome;
+use crate::domain::job::ControllerName;
+use crate::domain::rules::{ControllerRules, Globs, Policy, Rulebook};
+use crate::domain::signal::{Tag, tag};
+
+/// Shorter ones can be tried out. `openssl rand -hex 16` makes one of 32.
+const SHORT_TOKEN: usize = 16;
+
+/// The settings made ready for use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checked {
+    pub(super) rulebook: Rulebook,
+    pub(super) controllers: Vec<Controller>,
+    pub(super) warnings: Vec<String>,
+    /// Present whenever the settings are right.
+    pub(super) agent: Option<AgentSettings>,
+}
+
+/// Reads the secret files into `settings`, checks the whole, and adds what is wrong to `layers`.
+pub(super) fn check(settings: &mut Settings, layers: &mut Layers<'_>) -> Checked {
+    let mut checks = Checks { layers, checked: Checked::default() };
+    checks.secrets(settings);
+    checks.listeners(settings);
+    checks.datadog(&mut settings.datadog);
+    checks.dsn(settings);
+    checks.log(&settings.log.level);
+    if settings.data_dir.as_os_str().is_empty() {
+        checks.wrong("data_dir", "is empty; name a directory, such as \"data\"");
+    }
+    checks.within("shutdown_deadline", settings.shutdown_deadline, &Settings::SHUTDOWN, span::show);
+    checks.within("webhooks.max_body_bytes", settings.webhooks.max_body_bytes, &WebhookSettings::BODY_BYTES, count);
+    let tags = checks.tags("datadog.tags", &settings.datadog.tags);
+    for (index, jenkins) in settings.jenkins.iter_mut().enumerate() {
+        checks.jenkins(&format!("jenkins[{index}]"), jenkins, &tags);
+    }
+    if settings.jenkins.is_empty() {
+        checks.nobody_configured(settings, tags);
+    }
+    checks.checked
+}
+
+struct Checks<'a, 'b> {
+    layers: &'a mut Layers<'b>,
+    checked: Checked,
+}
+
+impl Checks<'_, '_> {
+    fn wrong(&mut self, path: &str, why: &str) {
+        self.layers.problem(path, why);
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.checked.warnings.push(warning);
+    }
+
+    fn within<T: PartialOrd + Copy>(&mut self, path: &str, value: T, range: &RangeInclusive<T>, show: fn(T) -> String) {
+        if !range.contains(&value) {
+            let (from, to) = (show(*range.start()), show(*range.end()));
+            self.wrong(path, &format!("{} is not from {from} to {to}", show(value)));
+        }
+    }
+
+    fn secrets(&mut self, settings: &mut Settings) {
+        let Settings { admin, jenkins, sentry, .. } = settings;
+        self.tokens("admin", admin.auth, &mut admin.tokens, admin.tokens_file.as_deref());
+        for (index, jenkins) in jenkins.iter_mut().enumerate() {
+            let path = format!("jenkins[{index}]");
+            self.tokens(&path, jenkins.auth, &mut jenkins.tokens, jenkins.tokens_file.as_deref());
+        }
+        if let Some(file) = sentry.dsn_file.as_deref() {
+            if sentry.dsn.is_none() || self.layers.outranks("sentry.dsn_file", "sentry.dsn") {
+                match secret::read(file) {
+                    Ok(dsn) => sentry.dsn = Some(dsn),
+                    Err(why) => self.wrong("sentry.dsn_file", &why),
+                }
+            } else if !self.layers.outranks("sentry.dsn", "sentry.dsn_file") {
+                self.wrong("sentry.dsn_file", "`sentry.dsn` is set as well; remove one of them");
+            }
+        }
+        sentry.dsn.take_if(|dsn| dsn.expose().trim().is_empty());
+    }
+
+    fn tokens(&mut self, table: &str, auth: Auth, tokens: &mut Vec<Secret>, file: Option<&Path>) {
+        for (index, token) in tokens.iter().enumerate() {
+            self.token(&format!("{table}.tokens[{index}]"), token);
+        }
+        let key = format!("{table}.tokens_file");
+        match file.map(secret::read_lines) {
+            Some(Ok(more)) => {
+                for token in &more {
+                    self.token(&key, token);
+                }
+                tokens.extend(more);
+            }
+            Some(Err(why)) => self.wrong(&key, &why),
+            None => {}
+        }
+        if auth == Auth::None && !tokens.is_empty() {
+            let key = format!("{table}.auth");
+            self.wrong(&key, "\"none\" contradicts the tokens that are set; remove either");
+        }
+    }
+
+    fn token(&mut self, path: &str, token: &Secret) {
+        let token = token.expose();
+        if token.is_empty() {
+            self.wrong(path, "the token is empty, which would let everybody in; remove it");
+        } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.wrong(path, "a token has printable ASCII characters and no spaces, or it could not stand in a header");
+        } else if token.len() < SHORT_TOKEN {
+            let why = format!("a token of fewer than {SHORT_TOKEN} characters can be guessed; make it longer");
+            let warning = self.layers.named(path, &why);
+            self.warn(warning);
+        }
+    }
+
+    fn listeners(&mut self, settings: &Settings) {
+        let (webhooks, admin) = (settings.webhooks.listen, settings.admin.listen);
+        let overlap = webhooks.ip() == admin.ip() || webhooks.ip().is_unspecified() || admin.ip().is_unspecified();
+        if webhooks.port() == admin.port() && webhooks.port() != 0 && overlap {
+            self.wrong("admin.listen", &format!("{admin} is taken by `webhooks.listen`; choose another port"));
+        }
+        match settings.admin.access() {
+            Access::Open if !admin.ip().is_loopback() => self.warn(format!(
+                "`admin.auth` is \"none\": everybody who reaches {admin} reads and changes what recoverd knows"
+            )),
+            Access::LoopbackOnly if !admin.ip().is_loopback() => self.warn(format!(
+                "`admin.listen` is {admin} but there is no token: metrics and the API answer this host alone; set \
+                 `admin.tokens_file`"
+            )),
+            _ => {}
+        }
+    }
+
+    fn datadog(&mut self, datadog: &mut DatadogSettings) {
+        match datadog.dogstatsd.trim().parse::<AgentTarget>() {
+            Ok(target) => {
+                let mut agent = AgentSettings::new(target);
+                match datadog.max_datagram_bytes.map(DatagramLimit::parse) {
+                    Some(Ok(limit)) => agent.limit = limit,
+                    Some(Err(error)) => self.wrong("datadog.max_datagram_bytes", &error.to_string()),
+                    None => {}
+                }
+                self.checked.agent = Some(agent);
+            }
+            Err(error) => self.wrong("datadog.dogstatsd", &error.to_string()),
+        }
+        datadog.dogstatsd = datadog.dogstatsd.trim().to_owned();
+        self.within("datadog.resend_interval", datadog.resend_interval, &DatadogSettings::RESEND, span::show);
+    }
+
+    fn dsn(&mut self, settings: &Settings) {
+        let Some(dsn) = &settings.sentry.dsn else { return };
+        let dsn = match dsn.expose().trim().parse::<Dsn>() {
+            Ok(dsn) => dsn,
+            Err(error) => {
+                let why = match error {
+                    // The parser knows no more than that.
+                    ParseDsnError::InvalidUrl => String::new(),
+                    error => format!(" ({error})"),
+                };
+                let why = format!(
+                    "not a DSN{why}; write https://KEY@HOST/PROJECT, as Sentry shows it among the project's client keys"
+                );
+                return self.wrong("sentry.dsn", &why);
+            }
+        };
+        for (key, listen) in [("webhooks.listen", settings.webhooks.listen), ("admin.listen", settings.admin.listen)] {
+            if listen.port() == dsn.port() && is_ours(dsn.host(), listen) {
+                self.wrong(
+                    "sentry.dsn",
+                    &format!("leads back to recoverd's own `{key}`, {listen}; name Sentry's host"),
+                );
+            }
+        }
+    }
+
+    fn log(&mut self, level: &str) {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let word = level.trim();
+        // A lone word that is no level would be read as the name of a module, and all else fall silent.
+        let is_word = !word.contains([',', '=', ':', '[']);
+        if word.is_empty() || (is_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))) {
+            let hint = nearest(word, LEVELS.into_iter()).map(|level| format!("; did you mean \"{level}\"?"));
+            let hint = hint.unwrap_or_else(|| format!("; write one of {}", LEVELS.join(", ")));
+            self.wrong("log.level", &format!("{word:?} is not a level{hint}"));
+        } else if let Err(error) = tracing_subscriber::EnvFilter::try_new(word) {
+            self.wrong("log.level", &format!("{word:?} cannot be read: {error}"));
+        }
+    }
+
+    fn tags(&mut self, path: &str, raw: &[String]) -> Vec<Tag> {
+        let mut tags = Vec::with_capacity(raw.len());
+        for (index, raw) in raw.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            let tag = Tag::parse(raw);
+            let key = tag.key.to_lowercase();
+            if key.is_empty() {
+                self.wrong(&path, &format!("{raw:?} is not a tag; write key:value"));
+            } else if key == "host" {
+                self.wrong(
+                    &path,
+                    "a tag named host would move the check to that host and split its group; choose another name",
+                );
+            } else if tag::ALL.contains(&key.as_str()) {
+                self.wrong(&path, &format!("recoverd sets the tag {key} itself; choose another name"));
+            } else if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        tags
+    }
+
+    fn globs(&mut self, path: &str, patterns: &[String]) -> Globs {
+        Globs::parse(patterns).unwrap_or_else(|error| {
+            self.wrong(path, &error.to_string());
+            Globs::default()
+        })
+    }
+
+    fn jenkins(&mut self, path: &str, jenkins: &mut JenkinsSettings, common: &[Tag]) {
+        let name = match ControllerName::parse(&jenkins.name) {
+            Ok(name) => name,
+            Err(error) => return self.wrong(&format!("{path}.name"), &error.to_string()),
+        };
+        let same = |other: &&Controller| other.name.as_str().eq_ignore_ascii_case(name.as_str());
+        if let Some(other) = self.checked.controllers.iter().find(same) {
+            let why = if other.name == name { "" } else { ", but for case, which Datadog ignores" };
+            let other = other.name.clone();
+            self.wrong(&format!("{path}.name"), &format!("another controller is called {other}{why}; rename one"));
+        }
+        if jenkins.auth == Auth::None {
+            self.warn(format!(
+                "controller {name}: `auth` is \"none\", so everybody who reaches the port sets its jobs"
+            ));
+        } else if jenkins.tokens.is_empty() && jenkins.tokens_file.is_none() {
+            self.wrong(
+                &format!("{path}.tokens"),
+                &format!(
+                    "controller {name} has no token, so nobody could report its builds; set `tokens` or `tokens_file`, \
+                     or `auth = \"none\"` to believe everybody"
+                ),
+            );
+        }
+        if let Some(raw) = &jenkins.url {
+            match normalise(raw) {
+                Ok(url) => jenkins.url = Some(url),
+                Err(why) => self.wrong(&format!("{path}.url"), &why),
+            }
+        }
+        let mut tags = common.to_vec();
+        for tag in self.tags(&format!("{path}.tags"), &jenkins.tags) {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        let mut rules = ControllerRules::default();
+        rules.url.clone_from(&jenkins.url);
+        rules.tags = tags;
+        rules.folders = self.globs(&format!("{path}.folders"), &jenkins.folders);
+        rules.multibranch = self.globs(&format!("{path}.multibranch"), &jenkins.multibranch);
+        rules.include = self.globs(&format!("{path}.include"), &jenkins.include);
+        rules.exclude = self.globs(&format!("{path}.exclude"), &jenkins.exclude);
+        for (index, rule) in jenkins.rules.iter().enumerate() {
+            let path = format!("{path}.rules[{index}]");
+            let policy = self.policy(&path, rule);
+            if let Err(error) = rules.add_rule(&rule.jobs, policy) {
+                self.wrong(&format!("{path}.jobs"), &error.to_string());
+            }
+        }
+        let access = Access::of(jenkins.auth, &jenkins.tokens);
+        self.checked.rulebook.add(name.clone(), rules);
+        self.checked.controllers.push(Controller { name, access });
+    }
+
+    fn policy(&mut self, path: &str, rule: &RuleSettings) -> Policy {
+        let branches = self.globs(&format!("{path}.branches"), &rule.branches);
+        let mut results = Vec::with_capacity(rule.results.len());
+        for (word, verdict) in &rule.results {
+            let path = format!("{path}.results.{word}");
+            let outcome = Outcome::read(word);
+            if outcome == Outcome::Unknown {
+                let known = || Outcome::ALL.into_iter().filter(|known| *known != Outcome::Unknown).map(Outcome::as_str);
+                let hint = nearest(&word.to_uppercase(), known()).map(|name| format!("; did you mean {name}?"));
+                let hint = hint.unwrap_or_else(|| format!("; they are {}", known().collect::<Vec<_>>().join(", ")));
+                self.wrong(&path, &format!("Jenkins has no such result{hint}"));
+            } else if results.iter().any(|(known, _)| *known == outcome) {
+                self.wrong(&path, "this result stands there twice; remove one");
+            } else {
+                results.push((outcome, *verdict));
+            }
+        }
+        let branches = Some(branches).filter(|globs| !globs.is_empty());
+        Policy { mode: rule.mode, branches, results, tags: self.tags(&format!("{path}.tags"), &rule.tags) }
+    }
+
+    /// Without any `[[jenkins]]`, a Jenkins on this host can be tried out at once, and nobody else gets in.
+    fn nobody_configured(&mut self, settings: &Settings, tags: Vec<Tag>) {
+        let Ok(name) = ControllerName::parse(Settings::DEFAULT_CONTROLLER) else { return };
+        let mut rules = ControllerRules::default();
+        rules.tags = tags;
+        self.checked.rulebook.add(name.clone(), rules);
+        self.checked.controllers.push(Controller { name, access: Access::LoopbackOnly });
+        let listen = settings.webhooks.listen;
+        if !listen.ip().is_loopback() {
+            self.warn(format!(
+                "`webhooks.listen` is {listen} but there is no [[jenkins]]: webhooks from other hosts are refused; \
+                 add one with a name and tokens"
+            ));
+        }
+    }
+}
+
+fn count(value: usize) -> String {
+    value.to_string()
+}
+
+fn normalise(raw: &str) -> Result<String, String> {
+    // What stands before an @ may be a password.
+    let shown = if raw.contains('@') { "it".to_owned() } else { format!("{raw:?}") };
+    let whole = "write it whole, such as https://jenkins.example.com/";
+    let no_address = || format!("{shown} does not start with http:// or https:// and a host; {whole}");
+    let mut url = Url::parse(raw.trim()).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => no_address(),
+        error => format!("{shown} is not an address ({error}); {whole}"),
+    })?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(no_address());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user or password, which would show in every tag and link; remove it".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{raw:?} has something after the path; leave only Jenkins' own address"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url.into())
+}
+
+/// Whether a host, by its name alone, is where `listen` accepts.
+fn is_ours(host: &str, listen: SocketAddr) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address = if host.eq_ignore_ascii_case("localhost") { Ok(IpAddr::from([127, 0, 0, 1])) } else { host.parse() };
+    address.is_ok_and(|address: IpAddr| {
+        let address = address.to_canonical();
+        let local = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        address == listen.ip() || (local(address) && local(listen.ip()))
+    })
+}

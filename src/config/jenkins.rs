@@ -1,0 +1,104 @@
+//! `[[jenkins]]`: the controllers and what counts of their jobs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::access::Auth;
+use super::secret::Secret;
+use crate::domain::rules::Mode;
+use crate::domain::status::Verdict;
+
+/// One Jenkins. Who changes it: everybody; without any, only this host can report builds, as controller `default`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct JenkinsSettings {
+    /// Its name in the webhook's address, in the tag `controller` and as the checks' host. 1 to 64 of a-z, A-Z, 0-9, `_`,
+    /// `.`, `-`. Two that differ by case alone are refused, since Datadog would mix their jobs.
+    pub name: String,
+    /// Its address for people, for the tag `jenkins_url` and for links. Default: none. A slash is added at the end.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Secrets that its webhooks bring; any of them does, so that one can be replaced at leisure. Default: none.
+    /// Fewer than 16 characters are warned of.
+    #[serde(default)]
+    pub tokens: Vec<Secret>,
+    /// File of further tokens, one a line. Default: none.
+    #[serde(default)]
+    pub tokens_file: Option<PathBuf>,
+    /// `none` believes everybody who reaches the address. Default: `token`.
+    #[serde(default)]
+    pub auth: Auth,
+    /// Globs of projects whose children are branches. Default: none, and what the webhook says decides.
+    #[serde(default)]
+    pub multibranch: Vec<String>,
+    /// Globs of folders whose children are jobs, for where a job called like the branch that it builds makes its folder
+    /// look like a project. Wins over `multibranch`. Default: none.
+    #[serde(default)]
+    pub folders: Vec<String>,
+    /// Globs of the jobs that count. Default: none, for all.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Globs of jobs that do not count, even if included. Default: none.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Tags, `key:value`, on every check, metric and event of this controller. Default: none.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What holds for some jobs; the first that matches decides. Default: none.
+    #[serde(default)]
+    pub rules: Vec<RuleSettings>,
+}
+
+/// One `[[jenkins.rules]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RuleSettings {
+    /// Glob of the jobs that it is about: `acme/web`, `acme/*` (one level), `acme/**` (all below).
+    pub jobs: String,
+    /// Globs of the branches that count. Default: none, for all.
+    #[serde(default)]
+    pub branches: Vec<String>,
+    /// `latest`: the most recently created decisive build of any counted branch. `worst`: the worst of the branches.
+    /// Default: `latest`.
+    #[serde(default, with = "ModeName")]
+    pub mode: Mode,
+    /// What a result means for the status: `ok`, `warning`, `critical`, or `hold` to leave it as it is. Default: UNSTABLE
+    /// is warning, FAILURE critical, ABORTED and `NOT_BUILT` hold.
+    #[serde(default)]
+    pub results: BTreeMap<String, Verdict>,
+    /// Tags, `key:value`, on everything of these jobs. Default: none.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(remote = "Mode", rename_all = "lowercase")]
+enum ModeName {
+    Latest,
+    Worst,
+}
+
+impl JenkinsSettings {
+    pub(super) fn template() -> Self {
+        let one = || vec![String::new()];
+        Self {
+            name: String::new(),
+            url: Some(String::new()),
+            tokens: vec![Secret::new("")],
+            tokens_file: Some(PathBuf::new()),
+            auth: Auth::Token,
+            multibranch: one(),
+            folders: one(),
+            include: one(),
+            exclude: one(),
+            tags: one(),
+            rules: vec![RuleSettings {
+                jobs: String::new(),
+                branches: one(),
+                mode: Mode::Latest,
+                results: BTreeMap::new(),
+                tags: one(),
+            }],
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! What the operator reads when something is wrong is asserted word for word.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::domain::build::Outcome;
+use crate::domain::job::{ControllerName, JobPath};
+use crate::domain::rules::Mode;
+use crate::domain::status::Verdict;
+
+const TOKEN: &str = "0123456789abcdef";
+
+fn environment(of: &[(&str, &str)]) -> Environment {
+    of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    Settings::assemble(Some((Path::new("recoverd.toml"), text)), &environment(variables))
+}
+
+fn set(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    Settings::assemble(None, &environment(variables))
+}
+
+fn complaint(text: &str) -> String {
+    load(text, &[]).expect_err(text).to_string()
+}
+
+fn controller(more: &str) -> String {
+    format!("[[jenkins]]\nname = \"main\"\ntokens = [\"{TOKEN}\"]\n{more}\n")
+}
+
+#[test]
+fn nothing_set_is_enough_for_this_host() {
+    let settings = set(&[]).unwrap();
+    assert_eq!(settings.data_dir, Path::new("data"));
+    assert_eq!(settings.webhooks.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(settings.datadog.dogstatsd, "udp://127.0.0.1:8125");
+    assert_eq!(settings.datadog.resend_interval, Duration::from_mins(1));
+    assert_eq!(settings.shutdown_deadline, Duration::from_secs(25));
+    let [only] = settings.controllers() else { panic!("one controller") };
+    assert_eq!(only.name.as_str(), "default");
+    assert!(matches!(only.access, Access::LoopbackOnly));
+    assert!(settings.rulebook().of(&only.name).is_some());
+    assert_eq!(settings.warnings(), [""; 0]);
+}
+
+#[test]
+fn a_key_that_there_is_not_is_named_with_its_place_and_its_nearest() {
+    let table = [
+        (
+            "\n\n[webhooks]\nlistn = \"x\"",
+            "recoverd.toml:4: unknown key `webhooks.listn`; did you mean `webhooks.listen`?",
+        ),
+        ("datadir = 1", "recoverd.toml:1: unknown key `datadir`; did you mean `data_dir`?"),
+        ("[webhook]\nlisten = 1", "recoverd.toml:1: unknown key `webhook`; did you mean `webhooks`?"),
+        ("dogstatsd = 1", "recoverd.toml:1: unknown key `dogstatsd`; did you mean `datadog.dogstatsd`?"),
+        ("[webhooks]\nwhatever = 1", "recoverd.toml:2: unknown key `webhooks.whatever`"),
+        (
+            "[[jenkins]]\nname = \"a\"\n[[jenkins]]\nname = \"b\"\ntokns = []",
+            "recoverd.toml:5: unknown key `jenkins.tokns`; did you mean `jenkins.tokens`?",
+        ),
+        (
+            "[[jenkins]]\n[[jenkins.rules]]\njobs = \"*\"\nbranchs = []",
+            "recoverd.toml:1: `jenkins`: missing key `name`\n\
+             recoverd.toml:4: unknown key `jenkins.rules.branchs`; did you mean `jenkins.rules.branches`?",
+        ),
+        ("webhooks.listn = 1", "recoverd.toml:1: unknown key `webhooks.listn`; did you mean `webhooks.listen`?"),
+        (
+            "webhooks = { listn = 1 }\nadmin = { tokns = [] }",
+            "recoverd.toml:1: unknown key `webhooks.listn`; did you mean `webhooks.listen`?\n\
+             recoverd.toml:2: unknown key `admin.tokns`; did you mean `admin.tokens`?",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaint(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_by_name() {
+    let table = [
+        ("[relay]\nenabled = true", "recoverd.toml:1: `relay` is not available in this version; remove it"),
+        (
+            "[store]\nredis = \"rediss://x\"",
+            "recoverd.toml:2: `store.redis` is not available in this version; remove it",
+        ),
+        ("[store]\nrdis = \"x\"", "recoverd.toml:2: unknown key `store.rdis`"),
+        (
+            "[[sentry.integrations]]\nname = \"x\"",
+            "recoverd.toml:1: `sentry.integrations` is not available in this version; remove it",
+        ),
+        (
+            "[datadog]\napi_key = \"x\"",
+            "recoverd.toml:2: `datadog.api_key` is not available in this version; remove it",
+        ),
+        (
+            "[[jenkins]]\nname = \"a\"\nauth = \"none\"\napi_token = \"x\"",
+            "recoverd.toml:4: `jenkins.api_token` is not available in this version; remove it",
+        ),
+        (
+            "[datadog]\ntransport = \"api\"",
+            "recoverd.toml:2: `datadog.transport`: \"api\" is not available in this version; use \"dogstatsd\"",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaint(text), expected, "{text}");
+    }
+    let refused =
+        set(&[("RECOVERD_DATADOG__API_KEY", "x"), ("RECOVERD_JENKINS__0__USER", "x"), ("RECOVERD_RELAY__LISTEN", "x")]);
+    assert_eq!(
+        refused.unwrap_err().lines(),
+        [
+            "RECOVERD_DATADOG__API_KEY: `datadog.api_key` is not available in this version; remove it",
+            "RECOVERD_JENKINS__0__USER: `jenkins.user` is not available in this version; remove it",
+            "RECOVERD_RELAY__LISTEN: `relay` is not available in this version; remove it",
+        ]
+    );
+    assert!(load("[store]", &[]).is_ok());
+    assert_eq!(load("[datadog]\ntransport = \"dogstatsd\"", &[]).unwrap().datadog.transport, Transport::Dogstatsd);
+}
+
+#[test]
+fn a_wrong_type_names_what_was_found_and_what_was_expected() {
+    let table = [
+        (
+            "[webhooks]\nmax_body_bytes = \"big\"",
+            "recoverd.toml:2: `webhooks.max_body_bytes`: expected a whole number from 0, found a string",
+        ),
+        ("[webhooks]\nburst = 0", "recoverd.toml:2: `webhooks.burst`: expected a whole number from 1, found 0"),
+        ("[webhooks]\nburst = -1", "recoverd.toml:2: `webhooks.burst`: expected a whole number from 1, found -1"),
+        (
+            "[webhooks]\nburst = 1.5",
+            "recoverd.toml:2: `webhooks.burst`: expected a whole number from 1, found a fraction",
+        ),
+        ("webhooks = 1", "recoverd.toml:1: `webhooks`: expected a table, found a whole number"),
+        ("data_dir = 1", "recoverd.toml:1: `data_dir`: expected a string, found a whole number"),
+        (
+            "[jenkins]\nname = \"a\"",
+            "recoverd.toml:1: `jenkins`: expected a list of tables, [[jenkins]], found a table",
+        ),
+        ("jenkins = [1]", "recoverd.toml:1: `jenkins`: expected a table, found a whole number"),
+        ("[admin]\ntokens = \"abc\"", "recoverd.toml:2: `admin.tokens`: expected a list, found a string"),
+        ("[admin]\ntokens = [\n12345]", "recoverd.toml:3: `admin.tokens`: expected a string, found a whole number"),
+        ("[sentry]\ndsn = 5", "recoverd.toml:2: `sentry.dsn`: expected a string, found a whole number"),
+        (
+            "[admin]\nauth = \"basic\"",
+            "recoverd.toml:2: `admin.auth`: unknown value `basic`, expected `token` or `none`",
+        ),
+        ("[datadog]\ntags = [true]", "recoverd.toml:2: `datadog.tags`: expected a string, found true or false"),
+        (
+            "[datadog]\nresend_interval = \"60 parsecs\"",
+            "recoverd.toml:2: `datadog.resend_interval`: \"60 parsecs\" is not a span of time; write 60s, 5m, 1h30m or a \
+             number of seconds",
+        ),
+        (
+            "[datadog]\nresend_interval = []",
+            "recoverd.toml:2: `datadog.resend_interval`: a span of time such as \"60s\", or a number of seconds",
+        ),
+        (
+            "[webhooks]\nlisten = \"localhost:80\"",
+            "recoverd.toml:2: `webhooks.listen`: \"localhost:80\" is not an IP address with a port, such as 127.0.0.1:8080",
+        ),
+        (
+            "[webhooks]\nlisten = 8080\n[admin]\nlisten = true",
+            "recoverd.toml:2: `webhooks.listen`: expected a string, found a whole number\n\
+             recoverd.toml:4: `admin.listen`: expected a string, found true or false",
+        ),
+        (
+            "[[jenkins]]\nname = \"a\"\n[[jenkins.rules]]\njobs = \"a\"\nresults = { UNSTABLE = \"fine\" }",
+            "recoverd.toml:5: `jenkins.rules.results.UNSTABLE`: unknown value `fine`, expected one of `ok`, `warning`, \
+             `critical`, `hold`",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaint(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_line_and_column_and_not_quoted() {
+    let complaint = complaint("data_dir = \"data\"\n[admin]\ntokens = [\"marker-of-a-secret]\n");
+    assert!(complaint.starts_with("recoverd.toml:3:"), "{complaint}");
+    assert!(!complaint.contains("marker"), "{complaint}");
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_with_a_remedy() {
+    let table = [
+        (
+            "[[jenkins]]\nname = \"main\"".to_owned(),
+            "recoverd.toml:1: `jenkins.tokens`: controller main has no token, so nobody could report its builds; set \
+             `tokens` or `tokens_file`, or `auth = \"none\"` to believe everybody",
+        ),
+        (
+            controller("") + &controller(""),
+            "recoverd.toml:6: `jenkins.name`: another controller is called main; rename one",
+        ),
+        (
+            controller("") + &controller("").replace("main", "Main"),
+            "recoverd.toml:6: `jenkins.name`: another controller is called main, but for case, which Datadog ignores; \
+             rename one",
+        ),
+        (
+            controller("").replace("main", "a b"),
+            "recoverd.toml:2: `jenkins.name`: a controller's name has 1 to 64 characters of a-z, A-Z, 0-9, `_`, `.` and \
+             `-`, unlike \"a b\"",
+        ),
+        (
+            controller("url = \"ftp://ci\""),
+            "recoverd.toml:4: `jenkins.url`: \"ftp://ci\" does not start with http:// or https:// and a host; write it whole, \
+             such as https://jenkins.example.com/",
+        ),
+        (
+            controller("url = \"ci.example.org\""),
+            "recoverd.toml:4: `jenkins.url`: \"ci.example.org\" does not start with http:// or https:// and a host; write it \
+             whole, such as https://jenkins.example.com/",
+        ),
+        (
+            controller("url = \"https://ci:port/\""),
+            "recoverd.toml:4: `jenkins.url`: \"https://ci:port/\" is not an address (invalid port number); write it whole, \
+             such as https://jenkins.example.com/",
+        ),
+        (
+            controller("url = \"https://me:secret@ci\""),
+            "recoverd.toml:4: `jenkins.url`: holds a user or password, which would show in every tag and link; remove it",
+        ),
+        (
+            controller("include = [\"a[\"]"),
+            "recoverd.toml:4: `jenkins.include`: \"a[\" is not a glob: unclosed character class; missing ']'",
+        ),
+        (
+            controller("[[jenkins.rules]]\njobs = \"a[\""),
+            "recoverd.toml:5: `jenkins.rules.jobs`: \"a[\" is not a glob: unclosed character class; missing ']'",
+        ),
+        (
+            controller("[[jenkins.rules]]\njobs = \"a\"\n[jenkins.rules.results]\nUNSTABEL = \"ok\""),
+            "recoverd.toml:7: `jenkins.rules.results.UNSTABEL`: Jenkins has no such result; did you mean UNSTABLE?",
+        ),
+        (
+            controller("[[jenkins.rules]]\njobs = \"a\"\n[jenkins.rules.results]\nFAILED = \"ok\"\nfailure = \"hold\""),
+            "recoverd.toml:8: `jenkins.rules.results.failure`: this result stands there twice; remove one",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaint(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_would_do_harm_is_refused_with_a_remedy() {
+    let table = [
+        (
+            controller("tags = [\"team:web\", \"Host:x\"]"),
+            "recoverd.toml:4: `jenkins.tags`: a tag named host would move the check to that host and split its group; \
+             choose another name",
+        ),
+        (
+            "[datadog]\ntags = [\"job:x\"]".to_owned(),
+            "recoverd.toml:2: `datadog.tags`: recoverd sets the tag job itself; choose another name",
+        ),
+        (
+            "[datadog]\ntags = [\":x\"]".to_owned(),
+            "recoverd.toml:2: `datadog.tags`: \":x\" is not a tag; write key:value",
+        ),
+        (
+            "[datadog]\ndogstatsd = \"127.0.0.1:8125\"".to_owned(),
+            "recoverd.toml:2: `datadog.dogstatsd`: write udp://HOST:PORT or unix:///PATH instead of \
+             \"127.0.0.1:8125\"",
+        ),
+        (
+            "[datadog]\nresend_interval = 0".to_owned(),
+            "recoverd.toml:2: `datadog.resend_interval`: 0s is not from 1s to 43200s",
+        ),
+        (
+            "[datadog]\nmax_datagram_bytes = 511".to_owned(),
+            "recoverd.toml:2: `datadog.max_datagram_bytes`: a datagram has from 512 to 65507 bytes, and the Agent reads 8192 \
+             unless told otherwise, unlike 511",
+        ),
+        (
+            "[webhooks]\nmax_body_bytes = 0".to_owned(),
+            "recoverd.toml:2: `webhooks.max_body_bytes`: 0 is not from 1024 to 67108864",
+        ),
+        (
+            "[admin]\nlisten = \"0.0.0.0:8080\"".to_owned(),
+            "recoverd.toml:2: `admin.listen`: 0.0.0.0:8080 is taken by `webhooks.listen`; choose another port",
+        ),
+        (
+            format!("[admin]\nauth = \"none\"\ntokens = [\"{TOKEN}\"]"),
+            "recoverd.toml:2: `admin.auth`: \"none\" contradicts the tokens that are set; remove either",
+        ),
+        (
+            "[admin]\ntokens = [\"\"]".to_owned(),
+            "recoverd.toml:2: `admin.tokens`: the token is empty, which would let everybody in; remove it",
+        ),
+        (
+            "[admin]\ntokens = [\"a secret of mine\"]".to_owned(),
+            "recoverd.toml:2: `admin.tokens`: a token has printable ASCII characters and no spaces, or it could not stand \
+             in a header",
+        ),
+        (
+            "[sentry]\ndsn = \"https://sentry.example/1\"".to_owned(),
+            "recoverd.toml:2: `sentry.dsn`: not a DSN (username is empty); write https://KEY@HOST/PROJECT, as \
+             Sentry shows it among the project's client keys",
+        ),
+        (
+            "[sentry]\ndsn = \"http://key@localhost:8080/1\"".to_owned(),
+            "recoverd.toml:2: `sentry.dsn`: leads back to recoverd's own `webhooks.listen`, 127.0.0.1:8080; name Sentry's \
+             host",
+        ),
+        (
+            "[sentry]\ndsn = \"http://key@[::1]:8081/1\"".to_owned(),
+            "recoverd.toml:2: `sentry.dsn`: leads back to recoverd's own `admin.listen`, 127.0.0.1:8081; name Sentry's host",
+        ),
+        (
+            "[log]\nlevel = \"inof\"".to_owned(),
+            "recoverd.toml:2: `log.level`: \"inof\" is not a level; did you mean \"info\"?",
+        ),
+        ("data_dir = \"\"".to_owned(), "recoverd.toml:1: `data_dir`: is empty; name a directory, such as \"data\""),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaint(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_others_variables() {
+    let text = "data_dir = \"file\"\n[datadog]\ntags = [\"a:1\"]\n[webhooks]\nburst = 5";
+    let settings = load(
+        text,
+        &[
+            ("RECOVERD_DATA_DIR", "variable"),
+            ("RECOVERD_WEBHOOKS__LISTEN", "127.0.0.1:0"),
+            ("RECOVERD_WEBHOOKS__RATE_PER_SECOND", "7"),
+            ("RECOVERD_DATADOG__TAGS", "env:prod, team:web,"),
+            ("RECOVERD_DATADOG__RESEND_INTERVAL", "30"),
+            ("RECOVERD_ADMIN__TOKENS", TOKEN),
+            ("HOME", "/root"),
+            ("RECOVERD_SERVICE_HOST", "10.0.0.1"),
+            ("RECOVERD_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(settings.data_dir, Path::new("variable"));
+    assert_eq!(settings.webhooks.listen.port(), 0);
+    assert_eq!((settings.webhooks.rate_per_second.get(), settings.webhooks.burst.get()), (7, 5));
+    assert_eq!(settings.datadog.tags, ["env:prod", "team:web"]);
+    assert_eq!(settings.datadog.resend_interval, Duration::from_secs(30));
+    assert!(matches!(settings.admin.access(), Access::Tokens(tokens) if tokens.len() == 1));
+}
+
+#[test]
+fn a_controller_can_be_set_by_the_environment_alone() {
+    let settings = set(&[
+        ("RECOVERD_JENKINS__0__NAME", "main"),
+        ("RECOVERD_JENKINS__0__TOKENS", TOKEN),
+        ("RECOVERD_JENKINS__1__NAME", "other"),
+        ("RECOVERD_JENKINS__1__AUTH", "none"),
+        ("RECOVERD_JENKINS__0__RULES__0__JOBS", "acme/*"),
+        ("RECOVERD_JENKINS__0__RULES__0__RESULTS__UNSTABLE", "ok"),
+    ])
+    .unwrap();
+    let names: Vec<_> = settings.controllers().iter().map(|controller| controller.name.as_str()).collect();
+    assert_eq!(names, ["main", "other"]);
+    let rulebook = settings.rulebook();
+    let rules = rulebook.of(&ControllerName::parse("main").unwrap()).unwrap();
+    assert_eq!(rules.policy(&JobPath::parse("acme/web").unwrap()).verdict(Outcome::Unstable), Verdict::Ok);
+}
+
+#[test]
+fn a_variable_that_there_is_not_is_refused() {
+    let table = [
+        ("RECOVERD_WEBHOOKS__LISTN", "unknown setting; did you mean `RECOVERD_WEBHOOKS__LISTEN`?"),
+        ("RECOVERD_WEBHOOKS_LISTEN", "unknown setting; did you mean `RECOVERD_WEBHOOKS__LISTEN`?"),
+        ("RECOVERD_DATADIR", "unknown setting; did you mean `RECOVERD_DATA_DIR`?"),
+        ("RECOVERD_JENKINS__0__TOKEN", "unknown setting; did you mean `RECOVERD_JENKINS__0__TOKENS`?"),
+        (
+            "RECOVERD_JENKINS__3__RULES__2__BRANCHS",
+            "unknown setting; did you mean `RECOVERD_JENKINS__3__RULES__2__BRANCHES`?",
+        ),
+        ("RECOVERD_JENKINS_TOKENS", "unknown setting; did you mean `RECOVERD_JENKINS__0__TOKENS`?"),
+        ("RECOVERD_NONSENSE", "unknown setting"),
+        ("RECOVERD_", "unknown setting"),
+        ("RECOVERD_WEBHOOKS__", "unknown setting"),
+        ("RECOVERD_WEBHOOKS__LISTEN.X", "unknown setting; did you mean `RECOVERD_WEBHOOKS__LISTEN`?"),
+        ("RECOVERD_WEBHOOKS", "`webhooks` is a table; set its keys one by one"),
+        ("RECOVERD_JENKINS", "`jenkins` is a list of tables; number them from 0, as in RECOVERD_JENKINS__0__…"),
+        ("RECOVERD_JENKINS__NAME", "`jenkins` is a list of tables; number them from 0, as in RECOVERD_JENKINS__0__…"),
+        (
+            "RECOVERD_JENKINS__0__RULES__JOBS",
+            "`jenkins.rules` is a list of tables; number them from 0, as in RECOVERD_JENKINS__0__RULES__0__…",
+        ),
+        (
+            "RECOVERD_JENKINS__99999999__NAME",
+            "`jenkins` is a list of tables; number them from 0, as in RECOVERD_JENKINS__0__…",
+        ),
+    ];
+    for (variable, expected) in table {
+        let complaint = set(&[(variable, "x")]).expect_err(variable).to_string();
+        assert_eq!(complaint, format!("{variable}: {expected}"));
+    }
+    let wrong = set(&[("RECOVERD_WEBHOOKS__BURST", "many"), ("RECOVERD_JENKINS__1__NAME", "x")]).unwrap_err();
+    assert_eq!(
+        wrong.lines(),
+        [
+            "`jenkins`: expected a table, found nothing",
+            "RECOVERD_WEBHOOKS__BURST: `webhooks.burst`: expected a whole number from 1, found a string"
+        ]
+    );
+}
+
+#[test]
+fn datadogs_and_sentrys_own_variables_count_last() {
+    type Row = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+    let table: [Row; 9] = [
+        ("", &[("DD_AGENT_HOST", "10.1.2.3")], "udp://10.1.2.3:8125"),
+        ("", &[("DD_AGENT_HOST", "fd00::1"), ("DD_DOGSTATSD_PORT", "9")], "udp://[fd00::1]:9"),
+        ("", &[("DD_DOGSTATSD_PORT", "9")], "udp://127.0.0.1:9"),
+        ("", &[("DD_AGENT_HOST", "x"), ("DD_DOGSTATSD_URL", "unix:///s")], "unix:///s"),
+        ("", &[("DD_AGENT_HOST", ""), ("DD_DOGSTATSD_URL", " ")], "udp://127.0.0.1:8125"),
+        ("[datadog]\ndogstatsd = \"udp://f:1\"", &[("DD_DOGSTATSD_URL", "unix:///s")], "udp://f:1"),
+        ("", &[("RECOVERD_DATADOG__DOGSTATSD", "udp://r:1"), ("DD_AGENT_HOST", "x")], "udp://r:1"),
+        ("[datadog]\ntags = []", &[("DD_AGENT_HOST", "x")], "udp://x:8125"),
+        ("", &[("DD_DOGSTATSD_URL", "unixgram:///s")], "unixgram:///s"),
+    ];
+    for (text, variables, expected) in table {
+        assert_eq!(load(text, variables).unwrap().datadog.dogstatsd, expected, "{text} {variables:?}");
+    }
+    let complaint = set(&[("DD_DOGSTATSD_URL", "http://x")]).unwrap_err().to_string();
+    assert!(
+        complaint.starts_with("DD_DOGSTATSD_URL: `datadog.dogstatsd`: DogStatsD is written to in datagrams"),
+        "{complaint}"
+    );
+
+    let dsn = |text: &str, variables: &[(&str, &str)]| {
+        load(text, variables).unwrap().sentry.dsn.map(|dsn| dsn.expose().to_owned())
+    };
+    let theirs = ("SENTRY_DSN", "https://theirs@h/1");
+    assert_eq!(dsn("", &[theirs]).unwrap(), "https://theirs@h/1");
+    assert_eq!(dsn("[sentry]\ndsn = \"https://ours@h/1\"", &[theirs]).unwrap(), "https://ours@h/1");
+    assert_eq!(dsn("", &[theirs, ("RECOVERD_SENTRY__DSN", "")]), None);
+    assert_eq!(dsn("", &[("SENTRY_DSN", "")]), None);
+    let complaint = set(&[("SENTRY_DSN", "marker")]).unwrap_err().to_string();
+    let expected = "SENTRY_DSN: `sentry.dsn`: not a DSN; write https://KEY@HOST/PROJECT, as Sentry shows it among the \
+                    project's client keys";
+    assert_eq!(complaint, expected);
+}
+
+#[test]
+fn a_secret_can_stand_in_a_file() {
+    let room = TempDir::new().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = room.path().join(name);
+        std::fs::File::create(&path).unwrap().write_all(content).unwrap();
+        path.display().to_string()
+    };
+    let tokens = file("tokens", format!("\n {TOKEN}-1\r\n{TOKEN}-2\n\n").as_bytes());
+    let dsn = file("dsn", b"https://key@h/1\n");
+    let settings =
+        load(&format!("[sentry]\ndsn_file = {dsn:?}\n{}tokens_file = {tokens:?}", controller("")), &[]).unwrap();
+    assert_eq!(settings.sentry.dsn.as_ref().unwrap().expose(), "https://key@h/1");
+    assert!(matches!(&settings.controllers()[0].access, Access::Tokens(tokens) if tokens.len() == 3));
+    let nearer = load("[sentry]\ndsn = \"https://a@h/1\"", &[("RECOVERD_SENTRY__DSN_FILE", &dsn)]).unwrap();
+    assert_eq!(nearer.sentry.dsn.unwrap().expose(), "https://key@h/1");
+
+    let (absent, empty) = (room.path().join("absent").display().to_string(), file("empty", b"\n"));
+    let (binary, huge) = (file("binary", &[0xff, 0xfe]), file("huge", &vec![b'x'; 70_000]));
+    let directory = room.path().display().to_string();
+    let table = [
+        (&absent, format!("cannot read {absent}: No such file or directory (os error 2); create it or remove the key")),
+        (&empty, format!("{empty} is empty; write the secret into it")),
+        (&tokens, format!("{tokens} has more than one line; leave only the secret in it")),
+        (&binary, format!("cannot read {binary}: stream did not contain valid UTF-8; it must be UTF-8 text")),
+        (&huge, format!("{huge} is larger than 64 KiB, which no secret is; check the path")),
+        (&directory, format!("cannot read {directory}: Is a directory (os error 21); name the file in it")),
+    ];
+    for (path, expected) in table {
+        let complaint = complaint(&format!("[sentry]\ndsn_file = {path:?}"));
+        assert_eq!(complaint, format!("recoverd.toml:2: `sentry.dsn_file`: {expected}"));
+    }
+    assert_eq!(
+        complaint(&format!("[admin]\ntokens_file = {empty:?}")),
+        format!("recoverd.toml:2: `admin.tokens_file`: {empty} is empty; write one token a line into it")
+    );
+    assert_eq!(
+        complaint(&format!("[sentry]\ndsn = \"https://a@h/1\"\ndsn_file = {dsn:?}")),
+        "recoverd.toml:3: `sentry.dsn_file`: `sentry.dsn` is set as well; remove one of them"
+    );
+}
+
+#[test]
+fn no_settings_file_is_fine_unless_one_was_named() {
+    let complaint = Settings::load(Some(Path::new("/nowhere/r.toml")), &environment(&[])).unwrap_err().to_string();
+    assert_eq!(
+        complaint,
+        "/nowhere/r.toml: cannot read the settings: No such file or directory (os error 2); check --config"
+    );
+    let room = TempDir::new().unwrap();
+    let path = room.path().join("r.toml");
+    std::fs::write(&path, "data_dir = \"elsewhere\"").unwrap();
+    let settings = Settings::load(Some(&path), &environment(&[])).unwrap();
+    assert_eq!(settings.data_dir, Path::new("elsewhere"));
+}
+
+#[test]
+fn what_is_unwise_is_warned_of() {
+    let warnings = |text: &str| load(text, &[]).unwrap().warnings().to_vec();
+    assert_eq!(warnings(&controller("url = \"https://CI.example\"")), [""; 0]);
+    let table = [
+        (
+            "[[jenkins]]\nname = \"main\"\nauth = \"none\"",
+            "controller main: `auth` is \"none\", so everybody who reaches the port sets its jobs",
+        ),
+        (
+            "[[jenkins]]\nname = \"main\"\ntokens = [\"short\"]",
+            "recoverd.toml:3: `jenkins.tokens`: a token of fewer than 16 characters can be guessed; make it longer",
+        ),
+        (
+            "[webhooks]\nlisten = \"0.0.0.0:8080\"",
+            "`webhooks.listen` is 0.0.0.0:8080 but there is no [[jenkins]]: webhooks from other hosts are refused; add one \
+             with a name and tokens",
+        ),
+        (
+            "[admin]\nlisten = \"0.0.0.0:8081\"",
+            "`admin.listen` is 0.0.0.0:8081 but there is no token: metrics and the API answer this host alone; set \
+             `admin.tokens_file`",
+        ),
+        (
+            "[admin]\nlisten = \"0.0.0.0:8081\"\nauth = \"none\"",
+            "`admin.auth` is \"none\": everybody who reaches 0.0.0.0:8081 reads and changes what recoverd knows",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(warnings(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn rules_reach_the_rulebook_with_all_tags() {
+    let text = format!(
+        "[datadog]\ntags = [\"env:prod\"]\n{}",
+        controller(
+            "url = \"https://CI.example/jenkins\"\ntags = [\"team:web\", \"env:prod\"]\nexclude = [\"tmp/**\"]\n\
+             [[jenkins.rules]]\njobs = \"acme/*\"\nbranches = [\"main\"]\nmode = \"worst\"\n\
+             results = { unstable = \"ok\" }\ntags = [\"tier:1\"]"
+        )
+    );
+    let rulebook = load(&text, &[]).unwrap().rulebook();
+    let rules = rulebook.of(&ControllerName::parse("main").unwrap()).unwrap();
+    assert_eq!(rules.url.as_deref(), Some("https://ci.example/jenkins/"));
+    assert_eq!(rules.tags.iter().map(ToString::to_string).collect::<Vec<_>>(), ["env:prod", "team:web"]);
+    let job = JobPath::parse("acme/web").unwrap();
+    let policy = rules.policy(&job);
+    assert_eq!((policy.mode, policy.verdict(Outcome::Unstable)), (Mode::Worst, Verdict::Ok));
+    assert!(policy.counts("main") && !policy.counts("PR-1"));
+    assert_eq!(policy.tags[0].to_string(), "tier:1");
+    assert!(rules.includes(&job) && !rules.includes(&JobPath::parse("tmp/x").unwrap()));
+}
+
+/// For all places where a secret may stand: nothing that the settings print holds it.
+#[test]
+fn a_secret_shows_in_no_output() {
+    const MARKER: &str = "marker-0123456789abcdef";
+    let room = TempDir::new().unwrap();
+    let file = room.path().join("secret");
+    std::fs::write(&file, MARKER).unwrap();
+    let file = file.display();
+    let good = [
+        format!("[admin]\ntokens = [\"{MARKER}\", \"{MARKER}2\"]"),
+        format!("[admin]\ntokens_file = \"{file}\""),
+        format!("[[jenkins]]\nname = \"a\"\ntokens = [\"{MARKER}\"]"),
+        format!("[[jenkins]]\nname = \"a\"\ntokens_file = \"{file}\""),
+        format!("[sentry]\ndsn = \"https://{MARKER}@h/1\""),
+    ];
+    for text in good {
+        let settings = load(&text, &[]).unwrap();
+        let (debug, pretty) = (format!("{settings:?}"), format!("{settings:#?}"));
+        let outputs = [debug, pretty, settings.redacted().to_string(), settings.redacted_toml()];
+        for output in outputs {
+            assert!(output.contains("<redacted>"), "{text}: {output}");
+            assert!(!output.contains("marker"), "{text}: {output}");
+        }
+        assert!(!settings.warnings().join(" ").contains("marker"), "{text}");
+    }
+    let bad = [
+        format!("[admin]\ntokens = \"{MARKER}\""),
+        format!("[admin]\ntokens = [[\"{MARKER}\"]]"),
+        format!("[admin]\ntokens = [\"{MARKER} \"]"),
+        format!("[admin]\ntokens = {{ \"x\" = \"{MARKER}\" }}"),
+        format!("[admin]\ntokens = [\"{MARKER}]"),
+        format!("[admin]\ntokens = \"{MARKER}\" x"),
+        format!("[sentry]\ndsn = \"{MARKER}\""),
+        format!("[sentry]\ndsn = [\"{MARKER}\"]"),
+        format!("[sentry]\ndsn = \"http://{MARKER}@127.0.0.1:8080/1\""),
+        format!("[sentry]\ndsn_file = \"{file}\""),
+        format!("[[jenkins]]\nname = \"a\"\nurl = \"https://u:{MARKER}@ci\"\nauth = \"none\""),
+        format!("[[jenkins]]\nname = \"a\"\nurl = \"https://u:{MARKER}@ci:port\"\nauth = \"none\""),
+        format!("[[jenkins]]\nname = \"a\"\nurl = \"u:{MARKER}@ci\"\nauth = \"none\""),
+        format!("[[jenkins]]\nname = \"a\"\nauth = \"none\"\ntokens = [\"{MARKER}\"]"),
+    ];
+    for text in bad {
+        let error = load(&text, &[]).expect_err(&text);
+        assert!(!error.to_string().contains("marker") && !format!("{error:?}").contains("marker"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_shown_can_be_loaded_again() {
+    let text = controller("url = \"https://ci\"\n[[jenkins.rules]]\njobs = \"a\"\nresults = { UNSTABLE = \"ok\" }");
+    let shown = load(&text, &[]).unwrap().redacted_toml();
+    let again = load(&shown, &[]).unwrap();
+    assert_eq!(again.redacted_toml(), shown);
+}
+
+/// For all keys that there are: the file may hold them, and the environment too.
+#[test]
+fn every_key_of_the_template_is_known() {
+    let template = toml::to_string(&Settings::template()).unwrap();
+    let complaint = complaint(&template);
+    assert!(!complaint.contains("unknown"), "{complaint}");
+}
