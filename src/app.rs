@@ -1,0 +1,245 @@
+//! Everything, wired: bind first, then run; sources stop first, and the rest runs dry.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Settings};
+use crate::datadog::{AgentMetrics, AgentSink};
+use crate::domain::pod::PodIdentity;
+use crate::http::admin::{self, Admin};
+use crate::http::auth::{Access, Tokens};
+use crate::http::jenkins::{self, Controller, WebhookMetrics, Webhooks};
+use crate::kubernetes::downward;
+use crate::machinery::clock::Clock;
+use crate::machinery::health::Health;
+use crate::machinery::listener::{self, Limits, ListenerMetrics};
+use crate::machinery::supervise::{Ended, Supervisor};
+use crate::machinery::throttle::{Rate, Throttle};
+use crate::pipeline::{Announcer, AnnouncerMetrics, Pipeline};
+use crate::resend::{Resend, ResendMetrics};
+use crate::store::{OpenError, Store, StoreMetrics};
+
+/// Why recoverd could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}, the `{setting}.listen` of the settings: {}", remedy(source))]
+    Bind { setting: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error(
+        "this user may not write {}: give it that right, or set `data_dir` to a directory where it has it",
+        path.display()
+    )]
+    Forbidden { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Store(OpenError),
+}
+
+/// What an operator can do about an address that cannot be had.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => "stop what listens there, perhaps another recoverd, or set another port",
+        ErrorKind::AddrNotAvailable => "set an address of this host, or 0.0.0.0 for all of them",
+        ErrorKind::PermissionDenied => "set a port from 1024 on, which needs no right of its own",
+        _ => "set another address",
+    }
+}
+
+impl From<OpenError> for StartError {
+    /// A file that may not be written fails to open in the same words as a damaged one; so it is looked at once more.
+    fn from(error: OpenError) -> Self {
+        let OpenError::Database { path, .. } = &error else { return Self::Store(error) };
+        match std::fs::OpenOptions::new().read(true).append(true).create(true).open(path) {
+            Err(source) if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+                Self::Forbidden { path: path.clone(), source }
+            }
+            _ => Self::Store(error),
+        }
+    }
+}
+
+/// Both listeners bound, nothing served yet.
+#[derive(Debug)]
+pub struct Bound {
+    webhooks: TcpListener,
+    admin: TcpListener,
+}
+
+impl Bound {
+    /// # Errors
+    /// When an address is taken or not ours.
+    pub async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        Ok(Self {
+            webhooks: bind("webhooks", settings.webhooks.listen).await?,
+            admin: bind("admin", settings.admin.listen).await?,
+        })
+    }
+
+    /// Opens the store and starts every task.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub fn start(self, settings: &Settings, pod: PodIdentity, clock: Clock) -> Result<Running, StartError> {
+        let supervisor = Supervisor::default();
+        let health = Health::default();
+        let mut registry = Registry::default();
+        let rulebook = Arc::new(settings.rulebook());
+        let addresses = Addresses {
+            webhooks: self.webhooks.local_addr().unwrap_or(settings.webhooks.listen),
+            admin: self.admin.local_addr().unwrap_or(settings.admin.listen),
+        };
+
+        let store_metrics = StoreMetrics::register(&mut registry);
+        let (store, news) =
+            Store::open(&settings.data_dir, rulebook.clone(), clock.clone(), health.required("store"), store_metrics)?;
+        let agent_metrics = AgentMetrics::register(&mut registry);
+        let sink = AgentSink::new(settings.agent(), health.optional("datadog"), agent_metrics);
+
+        let announcer = Announcer {
+            rulebook: rulebook.clone(),
+            sink: sink.clone(),
+            confirmer: store.confirmer(),
+            clock: clock.clone(),
+            metrics: AnnouncerMetrics::register(&mut registry),
+        };
+        supervisor.spawn("announcer", announcer.run(news));
+
+        let resend = Resend {
+            rulebook: rulebook.clone(),
+            store: store.clone(),
+            sink,
+            clock,
+            interval: settings.datadog.resend_interval,
+            metrics: ResendMetrics::register(&mut registry),
+        };
+        supervisor.spawn("resend", resend.run(supervisor.stop()));
+
+        let (pod_sender, pod) = watch::channel(pod);
+        let downward_dir = settings.kubernetes.downward_dir.clone();
+        supervisor.spawn("downward", downward::watch(downward_dir, pod_sender, supervisor.stop(), DOWNWARD_EVERY));
+
+        let throttle = Throttle::new(Rate {
+            per_second: settings.webhooks.rate_per_second,
+            burst: settings.webhooks.burst,
+            patience: THROTTLE_PATIENCE,
+        });
+        supervisor.spawn("housekeeping", housekeeping(throttle.clone(), supervisor.stop()));
+
+        let listener_metrics = ListenerMetrics::register(&mut registry);
+        let webhooks = Webhooks {
+            controllers: controllers(settings),
+            pipeline: Pipeline::new(store.clone()),
+            throttle,
+            max_body_bytes: settings.webhooks.max_body_bytes,
+            body_time: BODY_TIME,
+            metrics: WebhookMetrics::register(&mut registry),
+        };
+        let limits = Limits {
+            connections: settings.webhooks.max_connections.get(),
+            per_peer: settings.webhooks.max_connections_per_peer.get(),
+            header_time: HEADER_TIME,
+        };
+        supervisor.spawn(
+            "webhooks",
+            listener::serve(
+                "webhooks",
+                self.webhooks,
+                jenkins::router(webhooks),
+                limits,
+                listener_metrics.clone(),
+                supervisor.stop(),
+            ),
+        );
+        let admin = Admin {
+            access: access(&settings.admin.access()),
+            health,
+            registry: Arc::new(registry),
+            store,
+            rulebook,
+            pod,
+        };
+        supervisor.spawn(
+            "admin",
+            listener::serve(
+                "admin",
+                self.admin,
+                admin::router(admin),
+                ADMIN_LIMITS,
+                listener_metrics,
+                supervisor.stop(),
+            ),
+        );
+        Ok(Running { supervisor, addresses })
+    }
+}
+
+/// Where recoverd listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub webhooks: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// Everything runs.
+#[derive(Debug)]
+pub struct Running {
+    supervisor: Supervisor,
+    pub addresses: Addresses,
+}
+
+impl Running {
+    /// Cancelled when a task has failed: then it is time to end.
+    pub fn failed(&self) -> CancellationToken {
+        self.supervisor.stop()
+    }
+
+    /// Takes nothing more, finishes what was begun, at most for `deadline`.
+    pub async fn end(self, deadline: Duration) -> Ended {
+        self.supervisor.end(deadline).await
+    }
+}
+
+/// From connecting, or the answer before, to the end of the head.
+const HEADER_TIME: Duration = Duration::from_secs(15);
+/// For a whole body. Jenkins itself gives up after 30 s.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// Jenkins waits 30 s for an answer, and takes a refusal for one.
+const THROTTLE_PATIENCE: Duration = Duration::from_secs(20);
+/// The kubelet takes up to a minute to bring a change; a few seconds more do not matter.
+const DOWNWARD_EVERY: Duration = Duration::from_secs(5);
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
+const ADMIN_LIMITS: Limits = Limits { connections: 64, per_peer: 32, header_time: HEADER_TIME };
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { setting, address, source })
+}
+
+fn controllers(settings: &Settings) -> BTreeMap<String, Controller> {
+    let door = |controller: &config::Controller| {
+        let access = access(&controller.access);
+        (controller.name.to_string(), Controller { name: controller.name.clone(), access })
+    };
+    settings.controllers().iter().map(door).collect()
+}
+
+fn access(configured: &config::Access) -> Access {
+    match configured {
+        config::Access::Tokens(tokens) => Access::Tokens(Tokens::new(tokens)),
+        config::Access::LoopbackOnly => Access::LoopbackOnly,
+        config::Access::Open => Access::Open,
+    }
+}
+
+async fn housekeeping(throttle: Throttle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        throttle.forget_quiet_sources();
+    }
+}
