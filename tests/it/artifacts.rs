@@ -1,0 +1,272 @@
+//! What is shipped beside the binary, dashboards, monitors and manifests, speaks of what the code emits.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test tells its trouble by failing")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use recoverd::domain::signal::{JOB_STATUS, MetricName, tag};
+use serde_json::{Value, json};
+
+/// Every name that a document of Datadog's refers to.
+#[derive(Debug, Default, PartialEq)]
+struct Names {
+    metrics: BTreeSet<String>,
+    checks: BTreeSet<String>,
+    tags: BTreeSet<String>,
+    /// As used in a query, `$job`.
+    variables: BTreeSet<String>,
+    /// As declared by the dashboard.
+    declared: BTreeSet<String>,
+}
+
+impl Names {
+    fn of(document: &Value) -> Self {
+        let mut names = Self::default();
+        names.walk(document);
+        names
+    }
+
+    fn walk(&mut self, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    match (key.as_str(), field) {
+                        ("query" | "q", Value::String(query)) if query.starts_with('"') => self.check_query(query),
+                        ("query" | "q", Value::String(query)) => self.metric_query(query),
+                        ("check", Value::String(check)) => _ = self.checks.insert(check.clone()),
+                        ("group_by", list) => strings(list).for_each(|key| self.tag(key)),
+                        // Of a monitor and of a dashboard, `tags` are its own labels.
+                        ("tags", list) if fields.contains_key("check") => {
+                            strings(list).for_each(|term| self.scope(term));
+                        }
+                        ("template_variables", Value::Array(variables)) => {
+                            for variable in variables {
+                                self.declare(variable);
+                            }
+                        }
+                        _ => {}
+                    }
+                    self.walk(field);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.walk(item)),
+            _ => {}
+        }
+    }
+
+    fn declare(&mut self, variable: &Value) {
+        self.declared.insert(variable["name"].as_str().unwrap().to_owned());
+        self.tag(variable["prefix"].as_str().unwrap());
+    }
+
+    /// `sum:a.metric{scope} by {key,key}.as_count()`, also several of them in one expression.
+    fn metric_query(&mut self, query: &str) {
+        let mut rest = query;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((braced, tail)) = after.split_once('}') else { panic!("a brace is left open in {query}") };
+            let before = before.trim_end();
+            if before.ends_with("by") {
+                braced.split(',').for_each(|key| self.tag(key));
+            } else {
+                let is_of_name = |c: char| c.is_alphanumeric() || c == '.' || c == '_';
+                let metric = before.rsplit(|c| !is_of_name(c)).next().unwrap();
+                self.metrics.insert(metric.to_owned());
+                self.scope(braced);
+            }
+            rest = tail;
+        }
+        assert_ne!(rest, query, "a metric query without a scope");
+    }
+
+    /// `"a.check".over("scope").by("key","key").last(2).count_by_status()`
+    fn check_query(&mut self, query: &str) {
+        let mut calls = query.split("\".");
+        self.checks.insert(calls.next().unwrap().trim_start_matches('"').to_owned());
+        let (_, calls) = query.trim_start_matches('"').split_once('"').unwrap();
+        for call in calls.split(").") {
+            let Some((function, arguments)) = call.trim_start_matches('.').split_once('(') else { continue };
+            let arguments = arguments.split('"').skip(1).step_by(2);
+            match function {
+                "over" | "exclude" => arguments.for_each(|term| self.scope(term)),
+                "by" => arguments.for_each(|key| self.tag(key)),
+                _ => {}
+            }
+        }
+    }
+
+    /// `$variable,key:value`, also with `!`, `AND`, `OR`, `NOT`, `IN` and parentheses.
+    fn scope(&mut self, scope: &str) {
+        for term in scope.split([',', ' ', '(', ')']).map(|term| term.trim_start_matches(['!', '-'])) {
+            match (term, term.strip_prefix('$')) {
+                ("" | "*" | "AND" | "OR" | "NOT" | "IN", _) => {}
+                (_, Some(variable)) => _ = self.variables.insert(variable.to_owned()),
+                (term, None) => self.tag(term.split(':').next().unwrap()),
+            }
+        }
+    }
+
+    fn tag(&mut self, key: &str) {
+        if key != "*" {
+            self.tags.insert(key.trim().to_owned());
+        }
+    }
+
+    /// What the code never emits, or what is used without being declared.
+    fn unknown(&self) -> Vec<&str> {
+        let emitted: BTreeSet<_> = MetricName::ALL.into_iter().map(MetricName::as_str).collect();
+        let metrics = self.metrics.iter().filter(|metric| !emitted.contains(metric.as_str()));
+        let checks = self.checks.iter().filter(|check| *check != JOB_STATUS);
+        let tags = self.tags.iter().filter(|key| !tag::ALL.contains(&key.as_str()));
+        let variables = self.variables.difference(&self.declared);
+        metrics.chain(checks).chain(tags).chain(variables).map(String::as_str).collect()
+    }
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn monitor() -> Value {
+    serde_json::from_str(&read("dashboards/monitors/jenkins-job-status.json")).unwrap()
+}
+
+/// Every JSON below `dashboards/`.
+fn documents() -> Vec<(PathBuf, Value)> {
+    let mut documents = Vec::new();
+    let mut rooms = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards")];
+    while let Some(room) = rooms.pop() {
+        for path in fs::read_dir(room).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                rooms.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                let document =
+                    serde_json::from_str(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                documents.push((path, document));
+            }
+        }
+    }
+    documents
+}
+
+#[test]
+fn every_name_in_the_dashboards_is_one_that_the_code_emits() {
+    let documents = documents();
+    assert!(documents.len() >= 2, "{documents:?}");
+    for (path, document) in documents {
+        let names = Names::of(&document);
+        assert!(!names.checks.is_empty(), "{}: no check was found in it", path.display());
+        assert_eq!(names.unknown(), Vec::<&str>::new(), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric() {
+    let dashboard = serde_json::from_str(&read("dashboards/jenkins.json")).unwrap();
+    let emitted = MetricName::ALL.into_iter().map(|metric| metric.as_str().to_owned()).collect();
+    assert_eq!(Names::of(&dashboard).metrics, emitted);
+}
+
+#[test]
+fn a_misspelt_name_is_found_wherever_it_stands() {
+    let table = [
+        (json!({"query": "sum:jenkins.job.complete{*}.as_count()"}), vec!["jenkins.job.complete"]),
+        (json!({"q": "sum:jenkins.job.completed{*} / sum:jenkins.job.stopped{*}"}), vec!["jenkins.job.stopped"]),
+        (json!({"query": "avg:jenkins.job.mttr{jobs:a,!results:b} by {job}"}), vec!["jobs", "results"]),
+        (json!({"query": "avg:jenkins.job.mttr{(job:a OR tasks:b) AND NOT nodes:c}"}), vec!["nodes", "tasks"]),
+        (json!({"query": "avg:jenkins.job.mttr{*} by {job, branches}"}), vec!["branches"]),
+        (json!({"query": "avg:jenkins.job.mttr{$controller}"}), vec!["controller"]),
+        (json!({"template_variables": [{"name": "c", "prefix": "jenkins"}]}), vec!["jenkins"]),
+        (
+            json!({"widgets": [{"check": "jenkins.job.state", "group_by": ["jobb"], "tags": ["$c", "url:a"]}]}),
+            vec!["jenkins.job.state", "jobb", "url", "c"],
+        ),
+        (
+            json!({"query": r#""jenkins.status".over("team:a").by("job","user").last(2).count_by_status()"#}),
+            vec!["jenkins.status", "team", "user"],
+        ),
+    ];
+    for (document, expected) in table {
+        assert_eq!(Names::of(&document).unknown(), expected, "{document}");
+    }
+}
+
+#[test]
+fn the_monitor_alerts_once_for_each_job_of_a_controller_and_at_its_first_result() {
+    let monitor = monitor();
+    assert_eq!(Names::of(&monitor).tags, BTreeSet::from([tag::CONTROLLER, tag::JOB].map(str::to_owned)));
+    assert_eq!(monitor["type"], "service check");
+    assert_eq!(monitor["options"]["thresholds"], json!({"ok": 1, "warning": 1, "critical": 1}));
+}
+
+#[test]
+fn the_monitors_message_names_only_what_it_groups_by() {
+    let monitor = monitor();
+    let grouped_by = Names::of(&monitor).tags;
+    for text in [&monitor["name"], &monitor["message"]] {
+        let text = text.as_str().unwrap();
+        let named: BTreeSet<_> =
+            text.split("{{").filter_map(|rest| rest.split_once(".name}}")).map(|(key, _)| key.to_owned()).collect();
+        assert_eq!(named, grouped_by, "{text}");
+    }
+}
+
+#[test]
+fn the_operators_resource_says_what_the_monitor_says() {
+    let (monitor, resource) = (monitor(), read("dashboards/monitors/jenkins-job-status.datadogmonitor.yaml"));
+    let lines: BTreeSet<_> = resource.lines().map(str::trim).collect();
+    let text = |key: &str| monitor[key].as_str().unwrap().to_owned();
+    let mut expected = vec![
+        format!("name: \"{}\"", text("name")),
+        format!("type: {}", text("type")),
+        format!("query: '{}'", text("query")),
+    ];
+    expected.extend(text("message").lines().map(str::to_owned));
+    for (level, count) in monitor["options"]["thresholds"].as_object().unwrap() {
+        expected.push(format!("{level}: \"{count}\""));
+    }
+    for line in expected {
+        assert!(lines.contains(line.as_str()), "{line} is missing in {resource}");
+    }
+}
+
+#[test]
+fn a_port_is_the_same_in_the_settings_the_manifests_and_the_image() {
+    let settings = read("deploy/k8s/base/recoverd.toml");
+    let ports: Vec<_> = settings
+        .lines()
+        .filter_map(|line| line.strip_prefix("listen = ")?.trim_matches('"').rsplit(':').next())
+        .collect();
+    assert_eq!(ports.len(), 2, "{settings}");
+    let dockerfile = read("Dockerfile");
+    let exposed: Vec<_> =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("EXPOSE ")).flat_map(str::split_whitespace).collect();
+    for manifest in ["deploy/k8s/daemonset/daemonset.yaml", "deploy/k8s/single/statefulset.yaml"] {
+        let manifest = read(manifest);
+        let opened: Vec<_> = manifest.lines().filter_map(|line| line.trim().strip_prefix("containerPort: ")).collect();
+        assert_eq!(opened, ports);
+        assert!(manifest.contains(&format!("http://%%host%%:{}/metrics", ports[1])));
+    }
+    assert!(ports.iter().all(|port| exposed.contains(port)), "{ports:?} {exposed:?}");
+}
+
+/// Kustomize could make one from the other, but not for a reader at night.
+#[test]
+fn both_shapes_run_the_same_container() {
+    let container = |manifest| {
+        let manifest = read(manifest);
+        let between =
+            |from, to| manifest.split_once(from).and_then(|(_, rest)| rest.split_once(to)).unwrap().0.to_owned();
+        [
+            between("\n  template:\n", "\n    spec:\n"),
+            between("\n      containers:\n", "\n            path: /var/run/datadog\n"),
+        ]
+    };
+    assert_eq!(container("deploy/k8s/daemonset/daemonset.yaml"), container("deploy/k8s/single/statefulset.yaml"));
+}

@@ -1,0 +1,29 @@
+//! What recoverd promises, one file a promise, against real peers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test says by failing what is wrong"
+)]
+
+mod agent_comes_and_goes;
+mod artifacts;
+mod bugsink;
+mod commands;
+mod floors;
+mod jenkins_decides;
+mod obeys_rules;
+mod readme;
+mod refuses;
+mod sentry_errors;
+mod shows_itself;
+mod starts_and_stops;
+mod store_heals;
+mod survives_sigkill;
+mod telemetry;
+mod tells_datadog;
+mod world;
