@@ -1,0 +1,98 @@
+//! A load of webhooks over keep-alive connections, as lean as can be, so that it is the server that is measured.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+pub(crate) const TOKEN: &str = "a-token-for-the-benchmark";
+
+/// A COMPLETED document of usual size: build `number` of job `job`. One in twenty fails, so that one status in ten moves.
+pub(crate) fn document(job: usize, number: u64) -> String {
+    let timestamp = 1_780_000_000_000 + number * 60_000;
+    let status = if number.is_multiple_of(5) { "FAILURE" } else { "SUCCESS" };
+    format!(
+        r#"{{"name":"service-{job}","display_name":"service {job}","url":"job/acme/job/service-{job}/","build":{{"full_url":"https://ci.example.org/job/acme/job/service-{job}/{number}/","number":{number},"queue_id":{number},"timestamp":{timestamp},"duration":30000,"phase":"COMPLETED","status":"{status}","url":"job/acme/job/service-{job}/{number}/","scm":{{"url":"git@git.example.org:acme/service.git","branch":"origin/main","commit":"89abcdef0123456789abcdef0123456789abcdef","changes":[],"culprits":[]}},"parameters":{{"TARGET":"staging"}},"log":"","notes":"","artifacts":{{}}}}}}"#
+    )
+}
+
+pub(crate) fn request(body: &str) -> Vec<u8> {
+    format!(
+        "POST /jenkins/main HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json;charset=UTF-8\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// One connection that asks and waits for its answer.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: vec![0; 16 * 1024] }
+    }
+
+    /// Returns the answer's status.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> u16 {
+        self.stream.write_all(request).await.unwrap();
+        let mut filled = 0;
+        loop {
+            let read = self.stream.read(&mut self.buffer[filled..]).await.unwrap();
+            assert!(read > 0, "the server closed the connection");
+            filled += read;
+            let seen = &self.buffer[..filled];
+            let Some(head) = seen.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+            let text = std::str::from_utf8(&seen[..head]).unwrap();
+            let length = text.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+            });
+            if filled >= head + 4 + length.unwrap_or(0) {
+                return text[9..12].parse().unwrap();
+            }
+        }
+    }
+}
+
+/// Builds `first..first + rounds` of `jobs` jobs over `connections` connections, each as fast as it is answered. Returns
+/// how long all of them took.
+pub(crate) fn flood(address: SocketAddr, connections: usize, jobs: usize, first: u64, rounds: u64) -> Duration {
+    let builds = (first..first + rounds).flat_map(|number| (0..jobs).map(move |job| (job, number)));
+    send(address, connections, builds)
+}
+
+/// Build `number` of `webhooks` of the `jobs` jobs, strewn over all of them.
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) fn flood_sample(address: SocketAddr, connections: usize, jobs: usize, webhooks: usize, number: u64) {
+    // A step that shares no factor with the number of jobs comes to each once before it comes to any twice.
+    send(address, connections, (0..webhooks).map(|turn| ((turn * 7_919) % jobs, number)));
+}
+
+fn send(address: SocketAddr, connections: usize, builds: impl Iterator<Item = (usize, u64)>) -> Duration {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // What is sent is made beforehand: the load must not cost more than need be.
+        let mut shares: Vec<Vec<Vec<u8>>> = vec![Vec::new(); connections];
+        for (job, number) in builds {
+            shares[job % connections].push(request(&document(job, number)));
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        let start = Instant::now();
+        for share in shares {
+            tasks.spawn(async move {
+                let mut connection = Connection::open(address).await;
+                for request in &share {
+                    assert_eq!(connection.ask(request).await, 200);
+                }
+            });
+        }
+        tasks.join_all().await;
+        start.elapsed()
+    })
+}
