@@ -94,7 +94,7 @@ pub async fn serve(
         };
         // An answer is one small segment: waiting for more only delays it.
         let _ = stream.set_nodelay(true);
-        open.inc();
+        let shown = Shown::new(open.clone());
         let service = TowerToHyperService::new(router.clone().map_request(
             move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(ConnectInfo::<SocketAddr>(address));
@@ -102,13 +102,11 @@ pub async fn serve(
             },
         ));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let open = open.clone();
         spawn_connection(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(listener = name, %error, "a connection ended early");
             }
-            open.dec();
-            drop((guest, place));
+            drop((shown, guest, place));
         });
     }
     drop(listener);
@@ -119,6 +117,22 @@ pub async fn serve(
 #[expect(clippy::disallowed_methods, reason = "connections are watched by GracefulShutdown")]
 fn spawn_connection(connection: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(connection);
+}
+
+/// An open connection in the gauge, however it ends.
+struct Shown(Gauge);
+
+impl Shown {
+    fn new(open: Gauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Who is connected, and how often.
