@@ -16,11 +16,9 @@ mod load;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const JOBS: usize = 100_000;
@@ -113,7 +111,7 @@ format = "json"
 fn main() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("dsd.socket");
-    let checks = agent(&socket);
+    let checks = load::agent(&socket);
 
     let mut process = Process::start(directory.path(), &socket, "1h");
     std::thread::sleep(Duration::from_secs(1));
@@ -143,20 +141,4 @@ fn main() {
     println!("after it: {:.1} MiB resident (bar: 100)", process.resident_mib());
     process.child.kill().unwrap();
     process.child.wait().unwrap();
-}
-
-/// Reads as the Agent does, and counts checks.
-fn agent(path: &Path) -> Arc<AtomicU64> {
-    let socket = UnixDatagram::bind(path).unwrap();
-    let checks = Arc::new(AtomicU64::new(0));
-    let count = checks.clone();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        while let Ok(length) = socket.recv(&mut buffer) {
-            if buffer[..length].starts_with(b"_sc|") {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
-    checks
 }

@@ -15,9 +15,7 @@
 mod load;
 
 use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use recoverd::app::Bound;
@@ -64,7 +62,7 @@ fn main() {
     let bare = bare_axum();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("dsd.socket");
-    let checks = agent(&socket);
+    let checks = load::agent(&socket);
     let ours = recoverd(directory.path(), &socket);
 
     println!(
@@ -190,20 +188,4 @@ resend_interval = "1h"
         });
     });
     receiver.recv().unwrap()
-}
-
-/// Reads as the Agent does, and counts checks.
-fn agent(path: &std::path::Path) -> Arc<AtomicU64> {
-    let socket = UnixDatagram::bind(path).unwrap();
-    let checks = Arc::new(AtomicU64::new(0));
-    let count = checks.clone();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        while let Ok(length) = socket.recv(&mut buffer) {
-            if buffer[..length].starts_with(b"_sc|") {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
-    checks
 }

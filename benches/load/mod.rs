@@ -1,6 +1,10 @@
 //! A load of webhooks over keep-alive connections, as lean as can be, so that it is the server that is measured.
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -95,4 +99,20 @@ fn send(address: SocketAddr, connections: usize, builds: impl Iterator<Item = (u
         tasks.join_all().await;
         start.elapsed()
     })
+}
+
+/// Reads as the Agent does, and counts checks.
+pub(crate) fn agent(path: &Path) -> Arc<AtomicU64> {
+    let socket = UnixDatagram::bind(path).unwrap();
+    let checks = Arc::new(AtomicU64::new(0));
+    let count = checks.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            if buffer[..length].starts_with(b"_sc|") {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    checks
 }
