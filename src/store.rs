@@ -21,7 +21,7 @@ use crate::domain::announcement::Level;
 use crate::domain::build::BuildReport;
 use crate::domain::history::Novelty;
 use crate::domain::job::{ControllerName, JobKey};
-use crate::domain::record::{JobRecord, Taken};
+use crate::domain::record::{Closed, JobRecord, Taken};
 use crate::domain::rules::Rulebook;
 use crate::domain::status::{Change, Status};
 use crate::machinery::clock::Clock;
@@ -69,7 +69,7 @@ pub struct Entry {
 #[derive(Debug)]
 enum Command {
     Take { controller: ControllerName, report: Box<BuildReport>, reply: Reply<Receipt> },
-    Forget { key: JobKey, reply: Reply<bool> },
+    Close { key: JobKey, why: Closed, reply: Reply<bool> },
     Confirm { told: Vec<(JobKey, Status)> },
     Review { keys: Vec<JobKey>, reply: Reply<()> },
 }
@@ -175,12 +175,12 @@ impl Store {
         self.ask(|reply| Command::Take { controller, report: Box::new(report), reply }).await
     }
 
-    /// Closes a job with one OK and drops its record. `false` when there is none.
+    /// Closes a job with one OK that says why. `false` when there is none.
     ///
     /// # Errors
     /// When it could not be stored.
-    pub async fn forget(&self, key: JobKey) -> Result<bool, StoreError> {
-        self.ask(|reply| Command::Forget { key, reply }).await
+    pub async fn close(&self, key: JobKey, why: Closed) -> Result<bool, StoreError> {
+        self.ask(|reply| Command::Close { key, why, reply }).await
     }
 
     /// Applies the present rules to jobs whose record disagrees with them.

@@ -12,6 +12,8 @@ use super::rules::{Children, Rulebook};
 pub enum Source {
     /// A build's document looked like a branch's.
     Inferred,
+    /// Jenkins itself said so: the class of the parent over REST, or a sender that knows it.
+    Told,
 }
 
 /// What is known of the parents of all controllers. The configuration overrides it.

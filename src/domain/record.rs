@@ -47,6 +47,12 @@ pub enum Closed {
     Moved(JobPath),
     /// It is a folder, and what were its branches speak for themselves.
     Split,
+    /// Jenkins has it no more.
+    Deleted,
+    /// Jenkins has it under another path now.
+    Renamed(JobPath),
+    /// Jenkins builds it no more, until somebody enables it.
+    Disabled,
 }
 
 impl Closed {
@@ -57,6 +63,9 @@ impl Closed {
             Self::Forgotten => "forgotten by an operator".to_owned(),
             Self::Moved(to) => format!("a branch, reported as {to}"),
             Self::Split => "a folder, whose jobs are reported one by one".to_owned(),
+            Self::Deleted => "deleted in Jenkins".to_owned(),
+            Self::Renamed(to) => format!("renamed in Jenkins, now {to}"),
+            Self::Disabled => "disabled in Jenkins".to_owned(),
         }
     }
 }
@@ -181,7 +190,8 @@ impl JobRecord {
 
     /// Nothing is left to say of it, and nothing is worth keeping.
     pub fn is_spent(&self) -> bool {
-        matches!(self.closed, Some(Closed::Forgotten | Closed::Moved(_) | Closed::Split))
+        use Closed::{Deleted, Forgotten, Moved, Renamed, Split};
+        matches!(self.closed, Some(Forgotten | Moved(_) | Split | Deleted | Renamed(_)))
             && self.announced.is_none_or(|announced| announced.confirmed)
     }
 

@@ -23,6 +23,7 @@ use crate::domain::announcement::{Because, Level};
 use crate::domain::history::Build;
 use crate::domain::job::{ControllerName, JobKey, JobPath};
 use crate::domain::pod::PodIdentity;
+use crate::domain::record::Closed;
 use crate::domain::rules::{Rulebook, branch_name};
 use crate::domain::status::Status;
 use crate::machinery::health::Health;
@@ -179,7 +180,7 @@ async fn forget(
     State(admin): State<Admin>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
-    let found = admin.store.forget(key_in(path)?).await.map_err(|_| Problem::NotStored)?;
+    let found = admin.store.close(key_in(path)?, Closed::Forgotten).await.map_err(|_| Problem::NotStored)?;
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::NotFound) }
 }
 

@@ -258,8 +258,8 @@ impl Writer {
                 answers.push(Answer::Receipt(reply, told));
                 receipt.map(|_| ())
             }
-            Command::Forget { key, reply } => {
-                let found = self.ledger.forget(pages, &key, now, news);
+            Command::Close { key, why, reply } => {
+                let found = self.ledger.end(pages, &key, why, now, news);
                 answers.push(Answer::Found(reply, *found.as_ref().unwrap_or(&false)));
                 found.map(|_| ())
             }
@@ -339,7 +339,7 @@ impl Command {
         let error = StoreError::Unwritable(why.clone());
         match self {
             Self::Take { reply, .. } => drop(reply.send(Err(error))),
-            Self::Forget { reply, .. } => drop(reply.send(Err(error))),
+            Self::Close { reply, .. } => drop(reply.send(Err(error))),
             Self::Review { reply, .. } => drop(reply.send(Err(error))),
             // The next round finds the announcement unconfirmed, and repeats it.
             Self::Confirm { .. } => {}

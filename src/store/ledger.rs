@@ -66,15 +66,16 @@ impl Ledger {
     }
 
     /// `false` when there is no such job.
-    pub(super) fn forget<P: Pages>(
+    pub(super) fn end<P: Pages>(
         &mut self,
         pages: &mut P,
         key: &JobKey,
+        why: Closed,
         now: Timestamp,
         news: &mut Vec<News>,
     ) -> Result<bool, P::Error> {
         let Some(record) = pages.load(key)? else { return Ok(false) };
-        self.close(pages, key, record, Closed::Forgotten, now, news)?;
+        self.close(pages, key, record, why, now, news)?;
         Ok(true)
     }
 
