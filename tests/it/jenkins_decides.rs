@@ -75,7 +75,8 @@ struct Jenkins {
     /// `acme/web` holds branches; otherwise it is one job.
     multibranch: bool,
     builds: Vec<Build>,
-    documents: Vec<String>,
+    /// With the place of its build among all.
+    documents: Vec<(usize, String)>,
 }
 
 impl Jenkins {
@@ -129,7 +130,7 @@ impl Jenkins {
         for ((lost, phase, time, status), copies) in documents.into_iter().zip(copies) {
             if !lost {
                 let document = self.document(build, phase, time, status);
-                self.documents.extend(std::iter::repeat_n(document, copies));
+                self.documents.extend(std::iter::repeat_n((self.builds.len(), document), copies));
             }
         }
     }
@@ -279,15 +280,25 @@ proptest! {
     }
 }
 
-/// Fisher and Yates, by a number that proptest can shrink.
-fn shuffled(documents: &[String], mut seed: u64) -> Vec<String> {
-    let mut shuffled = documents.to_vec();
+/// So many newer builds may be told before a document: a history remembers ten builds, and of one that it has forgotten it
+/// cannot know that its result was corrected.
+const REACH: u64 = 8;
+
+/// Any order of the documents, by a number that proptest can shrink; of many builds' documents, any in which none comes
+/// later than its build is remembered.
+fn shuffled(documents: &[(usize, String)], mut seed: u64) -> Vec<String> {
+    let all_remembered = documents.iter().all(|(build, _)| *build as u64 <= REACH);
     if seed == 0 {
-        return shuffled;
+        return documents.iter().map(|(_, document)| document.clone()).collect();
     }
-    for last in (1..shuffled.len()).rev() {
+    let mut next = || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        shuffled.swap(last, usize::try_from((seed >> 33) % (last as u64 + 1)).unwrap());
-    }
-    shuffled
+        seed >> 33
+    };
+    let mut placed: Vec<(u64, u64, &String)> = documents
+        .iter()
+        .map(|(build, document)| (if all_remembered { 0 } else { *build as u64 + next() % REACH }, next(), document))
+        .collect();
+    placed.sort();
+    placed.into_iter().map(|(.., document)| document.clone()).collect()
 }
