@@ -80,13 +80,8 @@ format = "json"
         Self { child, webhooks: ready["webhooks"].as_str().unwrap().parse().unwrap(), ready_after }
     }
 
-    /// User and system time so far.
     fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // Fields 14 and 15 of proc(5), in hundredths of a second.
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 10)
+        load::cpu_of(self.child.id())
     }
 
     fn resident_mib(&self) -> f64 {

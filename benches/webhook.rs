@@ -73,8 +73,11 @@ fn main() {
     for repeat in 0..REPEATS as u64 {
         let first = 1 + repeat * ROUNDS;
         let webhooks = JOBS as u64 * ROUNDS;
+        let began = load::cpu();
         let plain = per_second(webhooks, load::flood(bare, CONNECTIONS, JOBS, first, ROUNDS));
+        let plain_cpu = micros(load::cpu() - began, webhooks);
 
+        let began = load::cpu();
         let before = checks.load(Ordering::Relaxed);
         let start = Instant::now();
         let answered = load::flood(ours, CONNECTIONS, JOBS, first, ROUNDS);
@@ -86,7 +89,8 @@ fn main() {
         let told = start.elapsed().saturating_sub(made_ready);
         let (answered, told) = (per_second(webhooks, answered), per_second(webhooks, told));
         println!(
-            "bare axum {plain:8.0}/s   recoverd answered {answered:8.0}/s, told {told:8.0}/s   ratio {:.2}",
+            "bare axum {plain:8.0}/s, {plain_cpu:.1} us   recoverd answered {answered:8.0}/s, told {told:8.0}/s, {:.1} us   ratio {:.2}",
+            micros(load::cpu() - began, webhooks),
             told / plain
         );
         ratios.push(told / plain);
@@ -124,6 +128,11 @@ fn paced(address: SocketAddr, first: u64) {
     waits.sort();
     let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
     println!("at 1,000/s: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms (bar: p99 10 ms)", at(0.5), at(0.99), at(0.999));
+}
+
+/// Processor time of both sides, load and Agent included.
+fn micros(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / count as f64
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {
