@@ -4,11 +4,12 @@
 //!
 //! | name | labels | counts |
 //! |---|---|---|
-//! | `recoverd_datadog_sent_total` | `kind` | datagrams that the socket took |
+//! | `recoverd_datadog_sent_total` | `kind` | signals that the socket took |
 //! | `recoverd_datadog_dropped_total` | `kind`, `reason` | signals that were not sent: `away`, `slow`, `too_large`, `not_finite` |
+//! | `recoverd_datadog_datagrams_total` | | datagrams sent |
 //! | `recoverd_datadog_bytes_total` | | bytes in the datagrams sent |
 //! | `recoverd_datadog_rebuilds_total` | | connections made anew: the Agent restarted, moved or failed |
-//! | `recoverd_datadog_shortened_total` | `kind` | datagrams whose text was cut to fit |
+//! | `recoverd_datadog_shortened_total` | `kind` | signals whose text was cut to fit |
 //!
 //! `kind` is `check`, `event` or `metric`. By UDP, sent is not received.
 

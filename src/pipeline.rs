@@ -84,6 +84,8 @@ pub struct Announcer {
 impl Announcer {
     /// So much news is told in one go.
     const BATCH: usize = 256;
+    /// So long news waits for other news: a datagram has room for many, and costs the Agent the same.
+    const GATHER: Duration = Duration::from_millis(2);
     /// Metrics that outlast an absence of the Agent. Beyond this the oldest are dropped, and counted.
     const BACKLOG: usize = 10_000;
     /// The backlog is tried again this often.
@@ -97,8 +99,17 @@ impl Announcer {
             let wait = if backlog.is_empty() { Duration::MAX } else { Self::RETRY };
             match tokio::time::timeout(wait, news.recv_many(&mut batch, Self::BATCH)).await {
                 Ok(0) => break,
-                Ok(_) | Err(_) => self.tell(batch.drain(..), &mut backlog).await,
+                Ok(_) => {
+                    tokio::time::sleep(Self::GATHER).await;
+                    while batch.len() < Self::BATCH
+                        && let Ok(more) = news.try_recv()
+                    {
+                        batch.push(more);
+                    }
+                }
+                Err(_) => {}
             }
+            self.tell(batch.drain(..), &mut backlog).await;
         }
         if !backlog.is_empty() {
             self.metrics.overflow.inc_by(backlog.len() as u64);

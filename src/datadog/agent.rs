@@ -203,9 +203,8 @@ impl Line {
             let Some(link) = &mut self.link else { return Err(Trouble::Away) };
             match link.send(first, behind, self.settings.limit) {
                 Ok(sent) => {
-                    let signals = sent.signals;
-                    self.sent(kind, sent);
-                    return Ok(signals);
+                    self.sent(&sent);
+                    return Ok(sent.signals.len());
                 }
                 Err(SendError::Full) => {
                     let since: &mut Instant = full_since.get_or_insert_with(Instant::now);
@@ -236,8 +235,8 @@ impl Line {
         }
     }
 
-    fn sent(&mut self, kind: Kind, sent: Sent) {
-        self.metrics.sent(kind, sent.bytes, sent.shortened);
+    fn sent(&mut self, sent: &Sent) {
+        self.metrics.sent(sent.bytes, &sent.signals);
         if self.condition != Condition::Up {
             self.up();
         }

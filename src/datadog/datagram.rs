@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use super::sanitise;
 use super::target::DatagramLimit;
 use crate::domain::signal::{Alert, Check, Event, Measure, Metric, Tag};
+use crate::domain::status::Status;
 
 /// Room for an ellipsis, without which an event would have no text at all.
 const LEAST_TEXT: usize = '…'.len_utf8();
@@ -79,7 +80,7 @@ pub(super) fn event<'a>(event: &'a Event, tags: &str, limit: DatagramLimit) -> R
     let fixed = "_e{,}:||h:".len()
         + host.len()
         + "|t:".len()
-        + alert_bytes(event.alert)
+        + alert_word(event.alert).len()
         + seconds.map_or(0, |seconds| "|d:".len() + digits(seconds))
         + if key.is_empty() { 0 } else { "|k:".len() + key.len() }
         + tag_bytes(tags);
@@ -105,24 +106,64 @@ pub(super) fn metric_bytes(name: &str, value: &str, tags: &str) -> usize {
     name.len() + ":|c".len() + value.len() + tag_bytes(tags)
 }
 
-/// Writes a sample and the newline that sets it apart from the next.
+/// Writes a check as the crate would, and the newline that sets it apart from the next message.
+pub(super) fn push_check(out: &mut String, status: Status, words: &CheckWords<'_>, tags: &str) {
+    let status = match status {
+        Status::Ok => "0",
+        Status::Warning => "1",
+        Status::Critical => "2",
+    };
+    push(out, &["_sc|", &words.name, "|", status, "|h:", &words.host]);
+    push_tags(out, tags);
+    if !words.message.is_empty() {
+        push(out, &["|m:", &words.message]);
+    }
+    out.push('\n');
+}
+
+/// Writes an event as the crate would, and the newline.
+pub(super) fn push_event(out: &mut String, alert: Alert, words: &EventWords<'_>, tags: &str) {
+    let EventWords { title, text, host, key, .. } = words;
+    push(out, &["_e{", &title.len().to_string(), ",", &text.len().to_string(), "}:", title, "|", text]);
+    if let Some(seconds) = words.seconds {
+        push(out, &["|d:", &seconds.to_string()]);
+    }
+    push(out, &["|h:", host]);
+    if !key.is_empty() {
+        push(out, &["|k:", key]);
+    }
+    push(out, &["|t:", alert_word(alert)]);
+    push_tags(out, tags);
+    out.push('\n');
+}
+
+/// Writes a sample as the crate would, and the newline.
 pub(super) fn push_sample(out: &mut String, metric: &Metric, value: &str, tags: &str) {
     let kind = match metric.measure {
         Measure::Count(_) => "c",
         Measure::Gauge(_) => "g",
     };
-    let (mark, name) = (if tags.is_empty() { "" } else { "|#" }, metric.name.as_str());
-    for part in [name, ":", value, "|", kind, mark, tags, "\n"] {
-        out.push_str(part);
+    push(out, &[metric.name.as_str(), ":", value, "|", kind]);
+    push_tags(out, tags);
+    out.push('\n');
+}
+
+fn push_tags(out: &mut String, tags: &str) {
+    if !tags.is_empty() {
+        push(out, &["|#", tags]);
     }
 }
 
-fn alert_bytes(alert: Alert) -> usize {
+fn push(out: &mut String, parts: &[&str]) {
+    out.extend(parts.iter().copied());
+}
+
+fn alert_word(alert: Alert) -> &'static str {
     match alert {
-        Alert::Error => "error".len(),
-        Alert::Warning => "warning".len(),
-        Alert::Success => "success".len(),
-        Alert::Info => "info".len(),
+        Alert::Error => "error",
+        Alert::Warning => "warning",
+        Alert::Success => "success",
+        Alert::Info => "info",
     }
 }
 

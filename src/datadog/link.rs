@@ -11,16 +11,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use dogstatsd::{Client, DogstatsdError, EventAlertType, EventOptions, OptionsBuilder};
 use dogstatsd::{ServiceCheckOptions, ServiceStatus};
 
 use super::datagram::{self, TooLarge};
+use super::metrics::Kind;
 use super::sanitise;
 use super::target::DatagramLimit;
-use crate::domain::signal::{Alert, Measure, Metric, Signal};
+use crate::domain::signal::{Alert, Check, Event, Measure, Metric, Signal};
 use crate::domain::status::Status;
 
 /// A path that can be walked through but neither read nor written: what a socket can be opened as. The same on
@@ -80,13 +80,12 @@ pub(super) enum SendError {
     Broken(io::Error),
 }
 
-/// What went out.
-#[derive(Clone, Copy, Debug)]
+/// What went out in one datagram.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sent {
     pub(super) bytes: usize,
-    pub(super) shortened: bool,
-    /// So many signals went with it.
-    pub(super) signals: usize,
+    /// Of each signal, from the first on, its kind and whether its text was cut.
+    pub(super) signals: Vec<(Kind, bool)>,
 }
 
 pub(super) struct Link {
@@ -94,8 +93,8 @@ pub(super) struct Link {
     way: Way,
     /// Where tags are joined, kept for its room.
     tags: String,
-    /// Where samples are joined.
-    samples: String,
+    /// Where messages are joined.
+    packed: String,
 }
 
 enum Way {
@@ -112,6 +111,9 @@ enum Way {
 }
 
 impl Link {
+    /// So many signals are looked at for one datagram: as many as the largest usual one has room for.
+    const PACKED: usize = 64;
+
     /// The crate would bind, and so create, the Agent's path if the Agent went away between our look and its own. It
     /// gets the path of our open descriptor instead: connecting goes through it to that very inode, while binding
     /// finds the name taken and fails. This also carries paths that are too long for a socket's address.
@@ -133,7 +135,7 @@ impl Link {
             client,
             way: Way::Unix { path: path.to_owned(), door, knocker },
             tags: String::new(),
-            samples: String::new(),
+            packed: String::new(),
         })
     }
 
@@ -167,7 +169,7 @@ impl Link {
         let mut options = OptionsBuilder::new();
         let client = Client::new(options.from_addr(from.to_owned()).to_addr(address.to_string()).build());
         let client = client.map_err(|DogstatsdError::IoError(error)| failed(error))?;
-        Ok(Self { client, way: Way::Udp { address, knocker }, tags: String::new(), samples: String::new() })
+        Ok(Self { client, way: Way::Udp { address, knocker }, tags: String::new(), packed: String::new() })
     }
 
     /// By UDP, a host that is silent passes for the Agent; one that answers that the port is closed does not, and from
@@ -198,71 +200,116 @@ impl Link {
         matches!(self.way, Way::Udp { .. })
     }
 
-    /// Sends one datagram: `first`, and with a metric those right behind it that share its tags, as far as they fit. A
-    /// build has four or five, and each datagram costs the Agent and us a system call.
+    /// Sends one datagram: `first`, and as many of those behind it as fit. A build has half a dozen signals, and each
+    /// datagram costs the Agent and us a system call.
     pub(super) fn send(&mut self, first: &Signal, behind: &[Signal], limit: DatagramLimit) -> Result<Sent, SendError> {
+        let last_metric = behind.iter().take(Self::PACKED).rposition(|signal| matches!(signal, Signal::Metric(_)));
+        let together = last_metric.and_then(|last| behind.get(..=last)).unwrap_or_default();
         match first {
-            Signal::Check(check) => {
-                let tags = datagram::join_tags(&mut self.tags, &check.tags);
-                let words = datagram::check(check, tags, limit)?;
-                let options = ServiceCheckOptions {
-                    timestamp: None,
-                    hostname: Some(&words.host),
-                    message: Some(&*words.message).filter(|message| !message.is_empty()),
-                };
-                let status = match check.status {
-                    Status::Ok => ServiceStatus::OK,
-                    Status::Warning => ServiceStatus::Warning,
-                    Status::Critical => ServiceStatus::Critical,
-                };
-                self.client.service_check(&*words.name, status, one(tags), Some(options))?;
-                Ok(Sent { bytes: words.bytes, shortened: words.shortened, signals: 1 })
-            }
-            Signal::Event(event) => {
-                let tags = datagram::join_tags(&mut self.tags, &event.tags);
-                let words = datagram::event(event, tags, limit)?;
-                let options = EventOptions {
-                    timestamp: words.seconds,
-                    hostname: Some(&words.host),
-                    aggregation_key: Some(&*words.key).filter(|key| !key.is_empty()),
-                    alert_type: Some(match event.alert {
-                        Alert::Error => EventAlertType::Error,
-                        Alert::Warning => EventAlertType::Warning,
-                        Alert::Success => EventAlertType::Success,
-                        Alert::Info => EventAlertType::Info,
-                    }),
-                    ..EventOptions::new()
-                };
-                self.client.event_with_options(&*words.title, &*words.text, one(tags), Some(options))?;
-                Ok(Sent { bytes: words.bytes, shortened: words.shortened, signals: 1 })
-            }
-            Signal::Metric(metric) => {
-                let tags = datagram::join_tags(&mut self.tags, &metric.tags);
-                let (mut last, mut value) = (metric, value(metric).ok_or(SendError::NotFinite)?);
-                let mut sent = Sent { bytes: metric_bytes(last, &value, tags), shortened: false, signals: 1 };
-                if sent.bytes > limit.bytes() {
-                    return Err(SendError::TooLarge);
+            Signal::Check(check) if together.is_empty() => self.send_check(check, limit),
+            Signal::Event(event) if together.is_empty() => self.send_event(event, limit),
+            _ => self.send_packed(first, together, limit),
+        }
+    }
+
+    fn send_check(&mut self, check: &Check, limit: DatagramLimit) -> Result<Sent, SendError> {
+        let tags = datagram::join_tags(&mut self.tags, &check.tags);
+        let words = datagram::check(check, tags, limit)?;
+        let options = ServiceCheckOptions {
+            timestamp: None,
+            hostname: Some(&words.host),
+            message: Some(&*words.message).filter(|message| !message.is_empty()),
+        };
+        let status = match check.status {
+            Status::Ok => ServiceStatus::OK,
+            Status::Warning => ServiceStatus::Warning,
+            Status::Critical => ServiceStatus::Critical,
+        };
+        self.client.service_check(&*words.name, status, one(tags), Some(options))?;
+        Ok(Sent { bytes: words.bytes, signals: vec![(Kind::check, words.shortened)] })
+    }
+
+    fn send_event(&mut self, event: &Event, limit: DatagramLimit) -> Result<Sent, SendError> {
+        let tags = datagram::join_tags(&mut self.tags, &event.tags);
+        let words = datagram::event(event, tags, limit)?;
+        let options = EventOptions {
+            timestamp: words.seconds,
+            hostname: Some(&words.host),
+            aggregation_key: Some(&*words.key).filter(|key| !key.is_empty()),
+            alert_type: Some(match event.alert {
+                Alert::Error => EventAlertType::Error,
+                Alert::Warning => EventAlertType::Warning,
+                Alert::Success => EventAlertType::Success,
+                Alert::Info => EventAlertType::Info,
+            }),
+            ..EventOptions::new()
+        };
+        self.client.event_with_options(&*words.title, &*words.text, one(tags), Some(options))?;
+        Ok(Sent { bytes: words.bytes, signals: vec![(Kind::event, words.shortened)] })
+    }
+
+    /// The crate writes one message. With a metric as the last, all before it can stand in front of its name.
+    fn send_packed(&mut self, first: &Signal, behind: &[Signal], limit: DatagramLimit) -> Result<Sent, SendError> {
+        self.packed.clear();
+        let (mut signals, mut last) = (Vec::with_capacity(1 + behind.len()), None);
+        for signal in std::iter::once(first).chain(behind) {
+            let begin = self.packed.len();
+            let written = match signal {
+                Signal::Check(check) => {
+                    let tags = datagram::join_tags(&mut self.tags, &check.tags);
+                    let words = datagram::check(check, tags, limit);
+                    words.map_err(SendError::from).map(|words| {
+                        datagram::push_check(&mut self.packed, check.status, &words, tags);
+                        (Kind::check, words.shortened, words.bytes)
+                    })
                 }
-                self.samples.clear();
-                for (next, next_value) in behind.iter().map_while(|signal| sharing(metric, signal)) {
-                    let more = "\n".len() + metric_bytes(next, &next_value, tags);
-                    if sent.bytes + more > limit.bytes() {
-                        break;
+                Signal::Event(event) => {
+                    let tags = datagram::join_tags(&mut self.tags, &event.tags);
+                    let words = datagram::event(event, tags, limit);
+                    words.map_err(SendError::from).map(|words| {
+                        datagram::push_event(&mut self.packed, event.alert, &words, tags);
+                        (Kind::event, words.shortened, words.bytes)
+                    })
+                }
+                Signal::Metric(metric) => value(metric)
+                    .map(|value| {
+                        let tags = datagram::join_tags(&mut self.tags, &metric.tags);
+                        let bytes = datagram::metric_bytes(metric.name.as_str(), &value, tags);
+                        datagram::push_sample(&mut self.packed, metric, &value, tags);
+                        (Kind::metric, false, bytes)
+                    })
+                    .ok_or(SendError::NotFinite),
+            };
+            match written {
+                Ok((kind, shortened, bytes)) if begin + bytes <= limit.bytes() => {
+                    signals.push((kind, shortened));
+                    if let Signal::Metric(metric) = signal {
+                        last = Some((metric, begin, begin + bytes, signals.len()));
                     }
-                    datagram::push_sample(&mut self.samples, last, &value, tags);
-                    sent.bytes += more;
-                    sent.signals += 1;
-                    (last, value) = (next, next_value);
                 }
-                // The crate writes one sample; those before it stand in front of its name.
-                self.samples.push_str(last.name.as_str());
-                match last.measure {
-                    Measure::Count(more) => self.client.count(&*self.samples, i64::from(more), one(tags))?,
-                    Measure::Gauge(_) => self.client.gauge(&*self.samples, value, one(tags))?,
-                }
-                Ok(sent)
+                // What cannot be sent at all is found out when it comes first.
+                Err(error) if begin == 0 => return Err(error),
+                Ok(_) | Err(_) => break,
             }
         }
+        let Some((metric, begin, bytes, count)) = last else {
+            return match first {
+                Signal::Check(check) => self.send_check(check, limit),
+                Signal::Event(event) => self.send_event(event, limit),
+                Signal::Metric(_) => Err(SendError::TooLarge),
+            };
+        };
+        signals.truncate(count);
+        self.packed.truncate(begin);
+        self.packed.push_str(metric.name.as_str());
+        let tags = datagram::join_tags(&mut self.tags, &metric.tags);
+        match metric.measure {
+            Measure::Count(more) => self.client.count(&*self.packed, i64::from(more), one(tags))?,
+            Measure::Gauge(_) => {
+                self.client.gauge(&*self.packed, value(metric).ok_or(SendError::NotFinite)?, one(tags))?;
+            }
+        }
+        Ok(Sent { bytes, signals })
     }
 }
 
@@ -272,18 +319,6 @@ fn value(metric: &Metric) -> Option<String> {
         Measure::Count(more) => Some(more.to_string()),
         Measure::Gauge(value) => sanitise::number(value),
     }
-}
-
-/// The metric that can travel with `metric`: its tags are the very same.
-fn sharing<'a>(metric: &Metric, signal: &'a Signal) -> Option<(&'a Metric, String)> {
-    match signal {
-        Signal::Metric(next) if Arc::ptr_eq(&next.tags, &metric.tags) => Some((next, value(next)?)),
-        _ => None,
-    }
-}
-
-fn metric_bytes(metric: &Metric, value: &str, tags: &str) -> usize {
-    datagram::metric_bytes(metric.name.as_str(), value, tags)
 }
 
 /// A knock is heard by no one but the kernel of a host where nobody listens, which says so.

@@ -85,6 +85,7 @@ pub struct AgentMetrics {
     sent: PerKind,
     shortened: PerKind,
     dropped: Family<Loss, Counter>,
+    datagrams: Counter,
     bytes: Counter,
     rebuilds: Counter,
 }
@@ -99,19 +100,24 @@ impl AgentMetrics {
                 metrics.dropped.get_or_create_owned(&Loss { kind, reason });
             }
         }
-        registry.register("recoverd_datadog_sent", "Datagrams that the Agent's socket took", sent);
-        registry.register("recoverd_datadog_shortened", "Datagrams whose text was cut to fit", shortened);
+        registry.register("recoverd_datadog_sent", "Signals that the Agent's socket took", sent);
+        registry.register("recoverd_datadog_shortened", "Signals whose text was cut to fit", shortened);
         registry.register("recoverd_datadog_dropped", "Signals that were not sent, by reason", metrics.dropped.clone());
+        registry.register("recoverd_datadog_datagrams", "Datagrams sent", metrics.datagrams.clone());
         registry.register("recoverd_datadog_bytes", "Bytes in the datagrams sent", metrics.bytes.clone());
         registry.register("recoverd_datadog_rebuilds", "Connections made anew", metrics.rebuilds.clone());
         metrics
     }
 
-    pub(super) fn sent(&self, kind: Kind, bytes: usize, shortened: bool) {
-        self.sent.get(kind).inc();
+    /// One datagram, with these signals, of which some were shortened.
+    pub(super) fn sent(&self, bytes: usize, signals: &[(Kind, bool)]) {
+        self.datagrams.inc();
         self.bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
-        if shortened {
-            self.shortened.get(kind).inc();
+        for (kind, shortened) in signals {
+            self.sent.get(*kind).inc();
+            if *shortened {
+                self.shortened.get(*kind).inc();
+            }
         }
     }
 
@@ -134,7 +140,7 @@ mod tests {
     fn every_series_is_there_from_the_start() {
         let mut registry = Registry::default();
         let metrics = AgentMetrics::register(&mut registry);
-        metrics.sent(Kind::check, 70, true);
+        metrics.sent(70, &[(Kind::check, true)]);
         let mut shown = String::new();
         encode(&mut shown, &registry).unwrap();
         for line in [
@@ -142,6 +148,7 @@ mod tests {
             "recoverd_datadog_shortened_total{kind=\"check\"} 1",
             "recoverd_datadog_sent_total{kind=\"event\"} 0",
             "recoverd_datadog_dropped_total{kind=\"metric\",reason=\"not_finite\"} 0",
+            "recoverd_datadog_datagrams_total 1",
             "recoverd_datadog_bytes_total 70",
             "recoverd_datadog_rebuilds_total 0",
         ] {

@@ -1,8 +1,10 @@
 //! What the tests stand on: recoverd in this process or as a child, and an Agent that listens.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use recoverd::app::{Bound, Running};
@@ -163,6 +165,8 @@ pub struct Agent {
     /// As in `datadog.dogstatsd`.
     pub address: String,
     socket: Socket,
+    /// The rest of the datagram that is being read.
+    rest: Mutex<VecDeque<Datagram>>,
 }
 
 enum Socket {
@@ -173,21 +177,26 @@ enum Socket {
 impl Agent {
     pub async fn udp() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        Self { address: format!("udp://{}", socket.local_addr().unwrap()), socket: Socket::Udp(socket) }
+        Self {
+            address: format!("udp://{}", socket.local_addr().unwrap()),
+            socket: Socket::Udp(socket),
+            rest: Mutex::default(),
+        }
     }
 
     /// The file must not be there yet.
     pub fn unix(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).unwrap();
-        Self { address: format!("unix://{}", path.display()), socket: Socket::Unix(socket) }
+        Self { address: format!("unix://{}", path.display()), socket: Socket::Unix(socket), rest: Mutex::default() }
     }
 
-    /// What one datagram holds. Empty ones are knocks at the door.
+    /// What is left of one datagram, or the next one. Empty ones are knocks at the door.
     pub async fn next(&self) -> Vec<Datagram> {
         loop {
-            let datagrams = self.receive().await;
-            if !datagrams.is_empty() {
-                return datagrams;
+            let rest: Vec<Datagram> = self.rest.lock().unwrap().drain(..).collect();
+            let messages = if rest.is_empty() { self.receive().await } else { rest };
+            if !messages.is_empty() {
+                return messages;
             }
         }
     }
@@ -205,15 +214,24 @@ impl Agent {
         decode(datagram).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(datagram)))
     }
 
+    /// The next message, whichever datagram it is in.
+    async fn message(&self) -> Datagram {
+        loop {
+            if let Some(message) = self.rest.lock().unwrap().pop_front() {
+                return message;
+            }
+            let more = self.receive().await;
+            self.rest.lock().unwrap().extend(more);
+        }
+    }
+
     /// The next check of this job, whatever comes before it.
     pub async fn next_check(&self, job: &str) -> decode::Check {
         let wanted = format!("job:{job}");
         loop {
-            for datagram in self.next().await {
-                match datagram {
-                    Datagram::Check(check) if check.tags.contains(&wanted) => return check,
-                    _ => {}
-                }
+            match self.message().await {
+                Datagram::Check(check) if check.tags.contains(&wanted) => return check,
+                _ => {}
             }
         }
     }
@@ -234,10 +252,8 @@ impl Agent {
 
     pub async fn next_event(&self) -> decode::Event {
         loop {
-            for datagram in self.next().await {
-                if let Datagram::Event(event) = datagram {
-                    return event;
-                }
+            if let Datagram::Event(event) = self.message().await {
+                return event;
             }
         }
     }
@@ -245,11 +261,9 @@ impl Agent {
     /// The next sample of this metric.
     pub async fn next_metric(&self, name: &str) -> decode::Metric {
         loop {
-            for datagram in self.next().await {
-                match datagram {
-                    Datagram::Metric(metric) if metric.name == name => return metric,
-                    _ => {}
-                }
+            match self.message().await {
+                Datagram::Metric(metric) if metric.name == name => return metric,
+                _ => {}
             }
         }
     }

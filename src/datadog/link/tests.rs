@@ -328,9 +328,9 @@ fn the_samples_of_one_build_travel_together_as_far_as_they_fit() {
         assert_eq!(length, sent.bytes, "the length was reckoned wrong");
         assert!(length <= 512, "{length}");
         let messages = decode(&buffer[..length]).unwrap();
-        assert_eq!(messages.len(), sent.signals);
+        assert_eq!(messages.len(), sent.signals.len());
         read.extend(messages);
-        rest = &rest[sent.signals..];
+        rest = &rest[sent.signals.len()..];
         datagrams += 1;
     }
     let names = |datagram: &Datagram| match datagram {
