@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{ConnectInfo, Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use axum::{Json, Router};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -113,25 +114,21 @@ async fn receive(
     State(webhooks): State<Arc<Webhooks>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     path: Result<Path<String>, PathRejection>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     // What is not UTF-8 names no controller.
     let Ok(Path(controller)) = path else { return Err(webhooks.refuse(peer, Problem::NotFound).await) };
-    webhooks.receive(peer, &controller, None, query.as_deref(), &headers, body).await
+    webhooks.receive(peer, &controller, None, request).await
 }
 
 async fn receive_with_token(
     State(webhooks): State<Arc<Webhooks>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     path: Result<Path<(String, String)>, PathRejection>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let Ok(Path((controller, token))) = path else { return Err(webhooks.refuse(peer, Problem::NotFound).await) };
-    webhooks.receive(peer, &controller, Some(&token), query.as_deref(), &headers, body).await
+    webhooks.receive(peer, &controller, Some(&token), request).await
 }
 
 async fn nowhere(State(webhooks): State<Arc<Webhooks>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Problem {
@@ -148,37 +145,36 @@ impl Webhooks {
         peer: SocketAddr,
         controller: &str,
         token: Option<&str>,
-        query: Option<&str>,
-        headers: &HeaderMap,
-        body: Body,
+        request: Request,
     ) -> Result<Response, Problem> {
         let Some(controller) = self.controllers.get(controller) else {
             return Err(self.refuse(peer, Problem::NotFound).await);
         };
         let name = controller.name.as_str();
         self.metrics.received.get_or_create(&of(name)).inc();
-        let in_query = token_in(query);
+        let in_query = token_in(request.uri().query());
         let in_url: Vec<&str> = token.into_iter().chain(in_query.as_deref()).collect();
-        let admitted = controller.access.admits(peer.ip(), headers, &in_url);
+        let admitted = controller.access.admits(peer.ip(), request.headers(), &in_url);
         self.pace(peer)
             .await
             .and(if admitted { Ok(()) } else { Err(Problem::Unauthorized) })
             .inspect_err(|problem| self.count_refusal(name, problem))?;
-        self.take(controller, body).await.inspect_err(|problem| self.count_refusal(name, problem))
+        self.take(controller, request.into_body()).await.inspect_err(|problem| self.count_refusal(name, problem))
     }
 
     async fn take(&self, controller: &Controller, body: Body) -> Result<Response, Problem> {
         let name = controller.name.as_str();
         let received = body::read(body, self.max_body_bytes, self.body_time).await?;
-        let report = match notification::read(&received.bytes, received.extent) {
+        let (read, extent) = (notification::read(&received.bytes, received.extent), received.extent);
+        // The connection's buffer is free for the next document while this one is being stored.
+        drop(received);
+        let report = match read {
             Ok(Reading::Report(report)) => report,
             Ok(Reading::Ignored(why)) => {
                 self.count_acceptance(name, "ignored");
                 return Ok(answer(StatusCode::OK, "ignored", Some(why.as_str())));
             }
-            Err(_) if received.extent == Extent::CutOff => {
-                return Err(Problem::TooLarge { limit: self.max_body_bytes });
-            }
+            Err(_) if extent == Extent::CutOff => return Err(Problem::TooLarge { limit: self.max_body_bytes }),
             Err(error) => return Err(Problem::BadRequest(error.to_string())),
         };
         let outcome = report.progress.outcome();
@@ -191,7 +187,7 @@ impl Webhooks {
         if outcome == Some(Outcome::Unknown) {
             self.metrics.unknown_results.get_or_create(&of(name)).inc();
         }
-        if received.extent == Extent::Whole {
+        if extent == Extent::Whole {
             return Ok(answer(StatusCode::OK, was, None));
         }
         self.metrics.cut.get_or_create(&of(name)).inc();
@@ -245,12 +241,12 @@ fn word(novelty: Novelty) -> &'static str {
     }
 }
 
-fn answer(status: StatusCode, result: &str, detail: Option<&str>) -> Response {
+fn answer(status: StatusCode, result: &'static str, detail: Option<&str>) -> Response {
     let body = match detail {
-        Some(detail) => json!({ "result": result, "detail": detail }),
-        None => json!({ "result": result }),
+        Some(detail) => json!({ "result": result, "detail": detail }).to_string(),
+        None => format!("{{\"result\":\"{result}\"}}"),
     };
-    (status, Json(body)).into_response()
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// The value of `token` in a query.

@@ -9,6 +9,7 @@ mod draft;
 mod json;
 mod xml;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::domain::build::BuildReport;
@@ -130,7 +131,7 @@ impl fmt::Display for FirstByte {
 pub fn read(body: &[u8], extent: Extent) -> Result<Reading, PayloadError> {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii_start();
     // Bytes that are not UTF-8 come from a build's log, which must not cost the event.
-    let text = String::from_utf8_lossy(body);
+    let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
     let mut draft = Draft::default();
     let ended = match body.first() {
         None => return Err(PayloadError::Empty),

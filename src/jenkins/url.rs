@@ -35,6 +35,9 @@ pub(super) fn job_path(url: &str) -> Option<JobPath> {
 
 /// A malformed escape stays as it is; bytes that are not UTF-8 become U+FFFD. `+` is a plus, as in any path.
 pub(super) fn decoded_once(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return segment.into();
+    }
     percent_decode_str(segment).decode_utf8_lossy()
 }
 
