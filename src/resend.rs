@@ -116,7 +116,7 @@ impl Resend {
 
     async fn round(&self, stop: &CancellationToken) -> Result<(), Interrupted> {
         let started = Instant::now();
-        let total = self.blocking(Store::count).await?;
+        let total = self.store.count();
         let pause = pause(self.interval, total);
         let mut counts = [0_i64; 4];
         let mut names = Names::default();

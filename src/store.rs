@@ -1,11 +1,16 @@
 //! Where job records live. Every 2xx rests on [`Store::take`]: when it returns, the report survives a crash of the node.
 //!
-//! Metrics: `recoverd_store_commits_total`, `recoverd_store_commit_seconds`, `recoverd_store_batch_reports`,
-//! `recoverd_store_failures_total`, `recoverd_store_damaged_total`, `recoverd_store_queue_depth`, `recoverd_announcements_dropped_total`.
+//! Metrics: `recoverd_store_commits_total`, `recoverd_store_commit_seconds`, `recoverd_store_checkpoint_seconds`,
+//! `recoverd_store_batch_reports`, `recoverd_store_failures_total`, `recoverd_store_damaged_total`, `recoverd_store_queue_depth`, `recoverd_announcements_dropped_total`.
 
+mod checkpoint;
 mod codec;
+mod database;
 mod embedded;
+mod journal;
+mod layers;
 mod ledger;
+mod rows;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,10 +73,25 @@ pub struct Entry {
 /// A request to the one writer.
 #[derive(Debug)]
 enum Command {
-    Take { controller: ControllerName, report: Box<BuildReport>, reply: Reply<Receipt> },
-    Close { key: JobKey, why: Closed, reply: Reply<bool> },
-    Confirm { told: Vec<(JobKey, Status)> },
-    Review { keys: Vec<JobKey>, reply: Reply<()> },
+    Take {
+        controller: ControllerName,
+        report: Box<BuildReport>,
+        reply: Reply<Receipt>,
+    },
+    Close {
+        key: JobKey,
+        why: Closed,
+        reply: Reply<bool>,
+    },
+    Confirm {
+        told: Vec<(JobKey, Status)>,
+    },
+    Review {
+        keys: Vec<JobKey>,
+        reply: Reply<()>,
+    },
+    /// It is time to look after the journal.
+    Tend,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -81,6 +101,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub struct StoreMetrics {
     commits: Counter,
     commit_seconds: Histogram,
+    checkpoint_seconds: Histogram,
     batch_reports: Histogram,
     failures: Counter,
     damaged: Counter,
@@ -93,6 +114,7 @@ impl StoreMetrics {
         let new = Self {
             commits: Counter::default(),
             commit_seconds: Histogram::new([0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5]),
+            checkpoint_seconds: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             batch_reports: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
             failures: Counter::default(),
             damaged: Counter::default(),
@@ -101,6 +123,8 @@ impl StoreMetrics {
         };
         registry.register("recoverd_store_commits", "Durable commits", new.commits.clone());
         registry.register("recoverd_store_commit_seconds", "Time of a commit", new.commit_seconds.clone());
+        let help = "Time that the database takes for what the journal gathered; no webhook waits for it";
+        registry.register("recoverd_store_checkpoint_seconds", help, new.checkpoint_seconds.clone());
         registry.register("recoverd_store_batch_reports", "Requests in one commit", new.batch_reports.clone());
         registry.register("recoverd_store_failures", "Commits that failed", new.failures.clone());
         let help = "Stored records that could not be read: passed over, and begun afresh by their job's next build";
@@ -129,7 +153,7 @@ impl Confirmer {
 #[derive(Clone, Debug)]
 pub struct Store {
     commands: mpsc::Sender<Command>,
-    database: embedded::Shared,
+    shared: layers::Shared,
     changes: Arc<AtomicU64>,
     metrics: StoreMetrics,
 }
@@ -154,13 +178,14 @@ impl Store {
     ) -> Result<(Self, mpsc::Receiver<News>), OpenError> {
         let (commands, inbox) = mpsc::channel(Self::QUEUE);
         let (news, told) = mpsc::channel(Self::NEWS);
-        let writer = embedded::Writer::open(directory, rulebook, clock, health, metrics.clone(), news)?;
-        let (database, changes) = (writer.shared(), writer.changes());
+        let writer =
+            embedded::Writer::open(directory, rulebook, clock, health, metrics.clone(), news, commands.downgrade())?;
+        let (shared, changes) = (writer.shared(), writer.changes());
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(inbox))
             .map_err(OpenError::Thread)?;
-        Ok((Self { commands, database, changes, metrics }, told))
+        Ok((Self { commands, shared, changes, metrics }, told))
     }
 
     /// Joins a report with what is known. On `Ok` it survives a crash of the node (one `fdatasync`, shared by all that
@@ -206,7 +231,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn page(&self, after: Option<&JobKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.database.page(after, limit)
+        self.shared.page(after, limit)
     }
 
     /// One job. Blocks on the disk.
@@ -214,15 +239,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn find(&self, key: &JobKey) -> Result<Option<Entry>, StoreError> {
-        self.database.find(key)
+        self.shared.find(key)
     }
 
-    /// How many jobs there are. Blocks on the disk.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn count(&self) -> Result<u64, StoreError> {
-        self.database.count()
+    /// How many jobs there are.
+    pub fn count(&self) -> u64 {
+        self.shared.count()
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {

@@ -16,7 +16,10 @@ pub(super) enum CodecError {
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    postcard::to_extend(value, vec![VERSION]).map_err(CodecError::Damaged)
+    // Room for nearly every record at once.
+    let mut bytes = Vec::with_capacity(512);
+    bytes.push(VERSION);
+    postcard::to_extend(value, bytes).map_err(CodecError::Damaged)
 }
 
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {

@@ -1,35 +1,33 @@
-//! Records in one redb file. One thread writes; whatever waits for it goes into one commit, so that a hundred webhooks
-//! share one `fdatasync`.
+//! Records in one redb file, ahead of which goes a journal. One thread writes; whatever waits for it goes into one frame of
+//! the journal, so that a hundred webhooks share one small `fdatasync`. Another thread brings into the database, every now
+//! and then, what the journal has gathered.
 
-use std::fmt::Display;
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition};
 use tokio::sync::mpsc;
 
+use super::checkpoint::{self, Checkpointer};
 use super::codec::{self, CodecError};
+use super::database::{Base, Broken, Snapshot};
+use super::journal::Journal;
+use super::layers::{Shared, job_key, key_of};
 use super::ledger::{Ledger, Pages};
-use super::{Command, Entry, News, Receipt, Reply, StoreError, StoreMetrics};
+use super::rows::{Key, Rows, Table, Value};
+use super::{Command, News, Receipt, Reply, StoreError, StoreMetrics};
 use crate::domain::build::Timestamp;
-use crate::domain::job::{ControllerName, JobKey, JobPath};
+use crate::domain::job::JobKey;
 use crate::domain::projects::{Projects, Source};
 use crate::domain::record::JobRecord;
 use crate::domain::rules::{Children, Rulebook};
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Part;
-
-/// Controller and job path, to a [`JobRecord`].
-const JOBS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("jobs");
-/// Controller and parent's path, to what the parent holds.
-const PROJECTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("projects");
-/// How the other tables are written.
-const FORM: TableDefinition<(), u8> = TableDefinition::new("form");
-/// What a reopened database is tried with.
-const TRIAL: TableDefinition<(), &[u8]> = TableDefinition::new("trial");
 
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -38,23 +36,22 @@ pub enum OpenError {
     Directory { path: PathBuf, source: std::io::Error },
     #[error("{} is in use by another process: is another recoverd running with this `data_dir`?", path.display())]
     InUse { path: PathBuf },
-    #[error("cannot open {}; if it is damaged, move it away: recoverd starts afresh", path.display())]
+    #[error("cannot open {}; if it is damaged, move all files beside it away: recoverd starts afresh", path.display())]
     Database { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot start the writer's thread")]
     Thread(#[source] std::io::Error),
 }
 
-/// The database, for readers. Empty while it is being opened anew.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    database: Arc<RwLock<Option<Arc<Database>>>>,
-    damaged: Counter,
-}
-
 /// The one thread that writes.
 pub(super) struct Writer {
+    directory: PathBuf,
     path: PathBuf,
     shared: Shared,
+    /// `None` while the store is being opened anew.
+    journal: Option<Journal>,
+    checkpointer: Checkpointer,
+    /// When a checkpoint began last.
+    frozen: Instant,
     ledger: Ledger,
     clock: Clock,
     health: Part,
@@ -64,15 +61,6 @@ pub(super) struct Writer {
     changes: Arc<AtomicU64>,
     /// When the last trouble ended.
     mended: Option<Instant>,
-}
-
-/// Any failure of the database, in words.
-struct Broken(String);
-
-impl<E: Display> From<E> for Broken {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
 }
 
 /// An answer that waits for the commit.
@@ -85,17 +73,15 @@ enum Answer {
 impl Writer {
     /// So many requests share a commit at most.
     const BATCH: usize = 512;
-    /// A broken database is opened anew this often.
+    /// A broken store is opened anew this often.
     const RETRY: Duration = Duration::from_millis(500);
-    /// A trial takes as much as a large batch does: on a disk with room for a few records more, the store would otherwise
-    /// mend and break with each batch.
-    const TRIAL_BYTES: usize = 1_000_000;
     /// What breaks again so soon has not been mended: it is the same trouble, which is told once.
     const CALM: Duration = Duration::from_mins(1);
     /// So long a commit waits at most for its news to find a place.
     const PATIENCE: Duration = Duration::from_millis(100);
-    /// Pages kept in memory. Records are small and the system caches the file as well.
-    const CACHE_BYTES: usize = 16 * 1024 * 1024;
+    /// A checkpoint is due when the journal's file has grown to this. Most rows of a larger one share their page in the
+    /// database with others; a smaller one is read faster after a crash.
+    const JOURNAL_BYTES: u64 = 16 * 1024 * 1024;
 
     pub(super) fn open(
         directory: &Path,
@@ -104,23 +90,27 @@ impl Writer {
         health: Part,
         metrics: StoreMetrics,
         news: mpsc::Sender<News>,
+        commands: mpsc::WeakSender<Command>,
     ) -> Result<Self, OpenError> {
         std::fs::create_dir_all(directory)
             .map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
         let path = directory.join("recoverd.redb");
-        let database = open(&path).map_err(|error| match error {
+        let base = Base::open(&path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
             other => OpenError::Database { path: path.clone(), source: Box::new(other) },
         })?;
-        let projects =
-            prepare(&database).map_err(|broken| OpenError::Database { path: path.clone(), source: broken.0.into() })?;
+        let shared = Shared::new(metrics.damaged.clone());
+        let (journal, projects) = fill(&shared, base, directory)
+            .map_err(|broken| OpenError::Database { path: path.clone(), source: broken.0.into() })?;
+        let checkpointer = Checkpointer::start(commands, metrics.clone()).map_err(OpenError::Thread)?;
         health.up();
         Ok(Self {
+            directory: directory.to_owned(),
             path,
-            shared: Shared {
-                database: Arc::new(RwLock::new(Some(Arc::new(database)))),
-                damaged: metrics.damaged.clone(),
-            },
+            shared,
+            journal: Some(journal),
+            checkpointer,
+            frozen: Instant::now(),
             ledger: Ledger { rulebook, projects },
             clock,
             health,
@@ -144,22 +134,77 @@ impl Writer {
         let mut batch = Vec::with_capacity(Self::BATCH);
         while let Some(first) = inbox.blocking_recv() {
             batch.push(first);
-            while batch.len() < Self::BATCH
-                && let Ok(next) = inbox.try_recv()
-            {
-                batch.push(next);
+            let mut seen = 0;
+            // Threads that are ready to run may be about to bring more, which would share the `fdatasync`.
+            while seen < batch.len() && batch.len() < Self::BATCH {
+                seen = batch.len();
+                std::thread::yield_now();
+                batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(Self::BATCH - seen));
             }
-            #[expect(clippy::cast_precision_loss, reason = "at most 512")]
-            self.metrics.batch_reports.observe(batch.len() as f64);
-            if let Err(Broken(why)) = self.serve(batch.drain(..)) {
+            batch.retain(|command| !matches!(command, Command::Tend));
+            if let Err(Broken(why)) = self.serve(&mut batch).and_then(|()| self.tend()) {
                 self.refuse_until_mended(&why, &mut inbox);
             }
             self.metrics.queue_depth.set(i64::try_from(inbox.len()).unwrap_or(i64::MAX));
         }
+        self.end();
+    }
+
+    /// Leaves all in the database, for a start that has nothing to catch up on.
+    fn end(mut self) {
+        let settled = self.settle().and_then(|()| self.freeze()).and_then(|()| self.settle());
+        if let Err(Broken(why)) = settled {
+            tracing::warn!(error = why, "the last checkpoint failed; the journal keeps what it was to take in");
+        }
+        self.checkpointer.end();
+        self.shared.clear();
+    }
+
+    /// Frees what is in the database by now, and begins the next checkpoint when it is due.
+    fn tend(&mut self) -> Result<(), Broken> {
+        let full = self.journal.as_ref().is_some_and(|journal| journal.bytes() >= Self::JOURNAL_BYTES);
+        let tended = if full {
+            // Whoever writes faster than the database takes in waits here.
+            self.settle()
+        } else {
+            self.checkpointer.poll().map_or(Ok(()), |done| self.release(done))
+        };
+        let due = full || self.frozen.elapsed() >= checkpoint::EVERY;
+        let begun = tended.and_then(|()| if due { self.freeze() } else { Ok(()) });
+        begun.inspect_err(|Broken(why)| self.tell_trouble(why))
+    }
+
+    /// Waits for the checkpoint that is under way, if one is.
+    fn settle(&mut self) -> Result<(), Broken> {
+        self.checkpointer.wait().map_or(Ok(()), |done| self.release(done))
+    }
+
+    fn release(&mut self, done: Result<u64, Broken>) -> Result<(), Broken> {
+        let generation = done?;
+        self.shared.thaw();
+        if let Some(journal) = &mut self.journal {
+            journal.release(generation);
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<(), Broken> {
+        self.frozen = Instant::now();
+        let Some(journal) = self.journal.as_mut().filter(|_| self.shared.can_freeze()) else { return Ok(()) };
+        let generation = journal.turn()?;
+        let (base, rows) = self.shared.freeze()?;
+        self.checkpointer.begin(checkpoint::Work { base, rows, generation });
+        Ok(())
     }
 
     /// One transaction. The answers go out after its commit, or a refusal to all of them.
-    fn serve(&mut self, mut batch: impl Iterator<Item = Command>) -> Result<(), Broken> {
+    fn serve(&mut self, batch: &mut Vec<Command>) -> Result<(), Broken> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most 512")]
+        self.metrics.batch_reports.observe(batch.len() as f64);
+        let mut batch = batch.drain(..);
         let now = self.clock.now();
         let mut answers = Vec::with_capacity(Self::BATCH);
         let mut news = Vec::new();
@@ -210,31 +255,24 @@ impl Writer {
         answers: &mut Vec<Answer>,
         news: &mut Vec<News>,
     ) -> Result<(), Broken> {
-        let database = self.shared.get()?;
-        let transaction = database.begin_write()?;
+        let mut pages = Tables::new(self.shared.clone(), self.metrics.damaged.clone());
         let mut result = Ok(());
-        let mut changed = false;
-        {
-            let mut pages = Tables {
-                jobs: transaction.open_table(JOBS)?,
-                projects: transaction.open_table(PROJECTS)?,
-                damaged: &self.metrics.damaged.clone(),
-                changed: false,
-            };
-            // Every request gets its answer, also those behind one that failed.
-            for command in batch {
-                let step = self.step(&mut pages, command, now, answers, news);
-                result = result.and(step);
-            }
-            changed |= pages.changed;
+        // Every request gets its answer, also those behind one that failed.
+        for command in batch {
+            let step = self.step(&mut pages, command, now, answers, news);
+            result = result.and(step);
         }
         result?;
-        if !changed {
+        let Tables { staged, jobs_added, .. } = pages;
+        if staged.is_empty() {
             // What the reports repeat was committed before, or they are left out by the rules.
-            return transaction.abort().map_err(Broken::from);
+            return Ok(());
         }
         let started = Instant::now();
-        transaction.commit()?;
+        let journal = self.journal.as_mut().ok_or_else(|| Broken("it is being opened anew".to_owned()))?;
+        // What nobody waits for is durable with the next batch.
+        journal.append(&staged, !answers.is_empty())?;
+        self.shared.extend(staged, jobs_added);
         // Before anybody is told: whoever tells a page afterwards looks here.
         let moved = news.iter().filter(|news| news.change.is_some()).count();
         self.changes.fetch_add(moved as u64, Ordering::Release);
@@ -245,7 +283,7 @@ impl Writer {
 
     fn step(
         &mut self,
-        pages: &mut Tables<'_>,
+        pages: &mut Tables,
         command: Command,
         now: Timestamp,
         answers: &mut Vec<Answer>,
@@ -268,6 +306,7 @@ impl Writer {
                 answers.push(Answer::Done(reply));
                 keys.iter().try_for_each(|key| self.ledger.review(pages, key, now, news))
             }
+            Command::Tend => Ok(()),
         }
     }
 
@@ -287,7 +326,8 @@ impl Writer {
 
     /// Refuses whatever comes until the database can be opened and written to again.
     fn refuse_until_mended(&mut self, why: &str, inbox: &mut mpsc::Receiver<Command>) {
-        let file = self.path.display();
+        let path = self.path.clone();
+        let file = path.display();
         let why: Arc<str> = why.into();
         loop {
             let deadline = Instant::now() + Self::RETRY;
@@ -311,27 +351,35 @@ impl Writer {
         }
     }
 
-    /// redb refuses all work after a failed write; a new handle starts from the last good commit.
-    fn reopen(&self) -> Result<Projects, Broken> {
-        let broken = self.shared.database.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut broken) = broken {
-            // Readers hold it for the length of one page.
-            while let Err(held) = Arc::try_unwrap(broken) {
-                std::thread::sleep(Duration::from_millis(1));
-                broken = held;
-            }
-        }
-        let database = open(&self.path)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(TRIAL)?.insert((), vec![0; Self::TRIAL_BYTES].as_slice())?;
-        transaction.commit()?;
-        let transaction = database.begin_write()?;
-        transaction.delete_table(TRIAL)?;
-        transaction.commit()?;
-        let projects = prepare(&database)?;
-        *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(database));
+    /// redb refuses all work after a failed write, and a file that failed once is not to be trusted: both are begun
+    /// anew, from what they hold.
+    fn reopen(&mut self) -> Result<Projects, Broken> {
+        // What it failed with is known.
+        let _ = self.checkpointer.wait();
+        self.journal = None;
+        self.shared.clear();
+        let base = Base::open(&self.path)?;
+        base.try_room()?;
+        let (journal, projects) = fill(&self.shared, base, &self.directory)?;
+        self.journal = Some(journal);
         Ok(projects)
     }
+}
+
+/// Reads the journal over the database. Returns what must be at hand.
+fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Projects), Broken> {
+    let applied = base.prepare()?;
+    let (journal, rows) = Journal::open(directory, applied)?;
+    shared.fill(base, rows)?;
+    let mut projects = Projects::default();
+    for (key, value) in shared.rows(Table::Projects, Bound::Unbounded, usize::MAX)? {
+        let known = || -> Result<(JobKey, (Source, Children)), Broken> { Ok((job_key(&key)?, codec::decode(&value)?)) };
+        match known() {
+            Ok((parent, (source, children))) => drop(projects.learn(parent, source, children)),
+            Err(Broken(error)) => tracing::warn!(error, "what a parent holds cannot be read and is learned anew"),
+        }
+    }
+    Ok((journal, projects))
 }
 
 impl Command {
@@ -342,7 +390,7 @@ impl Command {
             Self::Close { reply, .. } => drop(reply.send(Err(error))),
             Self::Review { reply, .. } => drop(reply.send(Err(error))),
             // The next round finds the announcement unconfirmed, and repeats it.
-            Self::Confirm { .. } => {}
+            Self::Confirm { .. } | Self::Tend => {}
         }
     }
 }
@@ -358,114 +406,54 @@ impl Answer {
     }
 }
 
-fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_cache_size(Writer::CACHE_BYTES).create(path)
+/// What a batch reads and writes.
+struct Tables {
+    shared: Shared,
+    /// The database's jobs, from when they are first looked at.
+    jobs: OnceCell<Snapshot>,
+    staged: Rows,
+    jobs_added: i64,
+    damaged: Counter,
 }
 
-/// Creates the tables and reads what must be at hand.
-fn prepare(database: &Database) -> Result<Projects, Broken> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(JOBS)?;
-    transaction.open_table(PROJECTS)?;
-    {
-        let mut form = transaction.open_table(FORM)?;
-        let found = form.get(())?.map(|form| form.value());
-        match found {
-            Some(newer) if newer > codec::VERSION => return Err(CodecError::Version(newer).into()),
-            Some(codec::VERSION) => {}
-            _ => drop(form.insert((), codec::VERSION)?),
+impl Tables {
+    /// So many rows are looked through at a time.
+    const STRIDE: usize = 256;
+
+    fn new(shared: Shared, damaged: Counter) -> Self {
+        Self { shared, jobs: OnceCell::new(), staged: Rows::default(), jobs_added: 0, damaged }
+    }
+
+    fn read<T>(&self, key: &Key, read: impl Fn(Option<&[u8]>) -> T) -> Result<T, Broken> {
+        if let Some(value) = self.staged.of(Table::Jobs).get(key) {
+            return Ok(read(value.as_deref()));
         }
-    }
-    transaction.commit()?;
-    let mut projects = Projects::default();
-    for row in database.begin_read()?.open_table(PROJECTS)?.iter()? {
-        let (key, value) = row?;
-        let known = || -> Result<(JobKey, (Source, Children)), Broken> {
-            Ok((job_key(key.value())?, codec::decode(value.value())?))
-        };
-        match known() {
-            Ok((parent, (source, children))) => drop(projects.learn(parent, source, children)),
-            Err(Broken(error)) => tracing::warn!(error, "what a parent holds cannot be read and is learned anew"),
+        if let Some(newer) = self.shared.with_newer(Table::Jobs, key, &read) {
+            return Ok(newer);
         }
-    }
-    Ok(projects)
-}
-
-fn job_key((controller, job): (&str, &str)) -> Result<JobKey, Broken> {
-    Ok(JobKey { controller: ControllerName::parse(controller)?, job: JobPath::parse(job)? })
-}
-
-impl Shared {
-    fn get(&self) -> Result<Arc<Database>, Broken> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner).clone();
-        database.ok_or_else(|| Broken("it is being opened anew".to_owned()))
+        if self.jobs.get().is_none() {
+            // Nobody else sets it.
+            let _ = self.jobs.set(self.shared.snapshot(Table::Jobs)?);
+        }
+        let Some(jobs) = self.jobs.get() else { return Ok(read(None)) };
+        Ok(jobs.with(key, |value| read(Some(value)))?.unwrap_or_else(|| read(None)))
     }
 
-    pub(super) fn page(&self, after: Option<&JobKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let read = || -> Result<Vec<Entry>, Broken> {
-            let jobs = self.get()?.begin_read()?.open_table(JOBS)?;
-            let rows = match after {
-                None => jobs.iter()?,
-                Some(key) => {
-                    let behind = std::ops::Bound::Excluded((key.controller.as_str(), key.job.as_str()));
-                    jobs.range::<(&str, &str)>((behind, std::ops::Bound::Unbounded))?
-                }
-            };
-            let entries = rows.filter_map(|row| match row {
-                Ok((key, value)) => self.entry(key.value(), value.value()).map(Ok),
-                Err(error) => Some(Err(error.into())),
-            });
-            entries.take(limit).collect()
-        };
-        read().map_err(unreadable)
-    }
-
-    pub(super) fn find(&self, key: &JobKey) -> Result<Option<Entry>, StoreError> {
-        let read = || -> Result<Option<Entry>, Broken> {
-            let jobs = self.get()?.begin_read()?.open_table(JOBS)?;
-            let place = (key.controller.as_str(), key.job.as_str());
-            Ok(jobs.get(place)?.and_then(|value| self.entry(place, value.value())))
-        };
-        read().map_err(unreadable)
-    }
-
-    /// `None` for what cannot be read: one damaged record must not hide every other job.
-    fn entry(&self, place: (&str, &str), value: &[u8]) -> Option<Entry> {
-        let read = || -> Result<Entry, Broken> { Ok(Entry { key: job_key(place)?, record: codec::decode(value)? }) };
-        read()
-            .inspect_err(|Broken(error)| {
-                self.damaged.inc();
-                let (controller, job) = place;
-                tracing::warn!(controller, job, error, "a stored job cannot be read and is passed over");
-            })
-            .ok()
-    }
-
-    pub(super) fn count(&self) -> Result<u64, StoreError> {
-        let read = || -> Result<u64, Broken> { Ok(self.get()?.begin_read()?.open_table(JOBS)?.len()?) };
-        read().map_err(unreadable)
+    fn write(&mut self, key: &JobKey, value: Value) -> Result<(), Broken> {
+        let key = key_of(key);
+        let was = self.read(&key, |value| value.is_some())?;
+        self.jobs_added += i64::from(value.is_some()) - i64::from(was);
+        self.staged.put(Table::Jobs, key, value);
+        Ok(())
     }
 }
 
-fn unreadable(broken: Broken) -> StoreError {
-    StoreError::Unwritable(broken.0.into())
-}
-
-/// The tables of one open transaction.
-struct Tables<'txn> {
-    damaged: &'txn Counter,
-    jobs: Table<'txn, (&'static str, &'static str), &'static [u8]>,
-    projects: Table<'txn, (&'static str, &'static str), &'static [u8]>,
-    changed: bool,
-}
-
-impl Pages for Tables<'_> {
+impl Pages for Tables {
     type Error = Broken;
 
     fn load(&self, key: &JobKey) -> Result<Option<JobRecord>, Broken> {
-        let Some(value) = self.jobs.get((key.controller.as_str(), key.job.as_str()))? else { return Ok(None) };
-        match codec::decode(value.value()) {
-            Ok(record) => Ok(Some(record)),
+        match self.read(&key_of(key), |value| value.map(codec::decode).transpose())? {
+            Ok(record) => Ok(record),
             // One damaged record must not stop every job. Its next build writes it anew.
             Err(error @ CodecError::Damaged(_)) => {
                 self.damaged.inc();
@@ -477,37 +465,37 @@ impl Pages for Tables<'_> {
     }
 
     fn save(&mut self, key: &JobKey, record: &JobRecord) -> Result<(), Broken> {
-        let value = codec::encode(record)?;
-        self.jobs.insert((key.controller.as_str(), key.job.as_str()), value.as_slice())?;
-        self.changed = true;
-        Ok(())
+        self.write(key, Some(codec::encode(record)?.into()))
     }
 
     fn remove(&mut self, key: &JobKey) -> Result<(), Broken> {
-        self.jobs.remove((key.controller.as_str(), key.job.as_str()))?;
-        self.changed = true;
-        Ok(())
+        self.write(key, None)
     }
 
     fn children(&self, parent: &JobKey) -> Result<Vec<JobKey>, Broken> {
-        let prefix = format!("{}/", parent.job);
-        let controller = parent.controller.as_str();
-        let mut children = Vec::new();
-        for row in self.jobs.range((controller, prefix.as_str())..)? {
-            let (key, _) = row?;
-            let (of, job) = key.value();
-            let Some(leaf) = job.strip_prefix(&prefix).filter(|_| of == controller) else { break };
-            if !leaf.contains('/') {
-                children.push(job_key((of, job))?);
+        let (controller, prefix) = (parent.controller.as_str(), format!("{}/", parent.job));
+        let is_below = |key: &Key| key.parts().0 == controller && key.parts().1.starts_with(&prefix);
+        let mut below = BTreeSet::new();
+        let mut from = Bound::Included(Key::new(controller, &prefix));
+        loop {
+            let rows = self.shared.rows(Table::Jobs, from.as_ref(), Self::STRIDE)?;
+            let last = rows.last().map(|(key, _)| key.clone());
+            below.extend(rows.into_iter().map(|(key, _)| key).filter(&is_below));
+            match last.filter(is_below) {
+                Some(last) => from = Bound::Excluded(last),
+                None => break,
             }
         }
-        Ok(children)
+        for (key, value) in self.staged.of(Table::Jobs).iter().filter(|(key, _)| is_below(key)) {
+            _ = if value.is_some() { below.insert(key.clone()) } else { below.remove(key) };
+        }
+        let is_child = |key: &&Key| key.parts().1.strip_prefix(&prefix).is_some_and(|leaf| !leaf.contains('/'));
+        below.iter().filter(is_child).map(job_key).collect()
     }
 
     fn save_project(&mut self, parent: &JobKey, source: Source, children: Children) -> Result<(), Broken> {
         let value = codec::encode(&(source, children))?;
-        self.projects.insert((parent.controller.as_str(), parent.job.as_str()), value.as_slice())?;
-        self.changed = true;
+        self.staged.put(Table::Projects, key_of(parent), Some(value.into()));
         Ok(())
     }
 }
