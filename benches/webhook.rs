@@ -13,6 +13,8 @@
 )]
 
 mod load;
+#[path = "load/nginx.rs"]
+mod nginx;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -65,11 +67,15 @@ fn main() {
     let checks = load::agent(&socket);
     let ours = recoverd(directory.path(), &socket);
 
+    let nginx = nginx::Nginx::start(directory.path(), &socket);
+    if nginx.is_none() {
+        println!("nginx with Lua is not here (nginx-light libnginx-mod-http-lua lua-cjson): left out");
+    }
     println!(
         "{CONNECTIONS} connections, {JOBS} jobs, {} webhooks a run, {REPEATS} runs of each in turn",
         JOBS as u64 * ROUNDS
     );
-    let mut ratios = Vec::new();
+    let (mut ratios, mut to_nginx) = (Vec::new(), Vec::new());
     for repeat in 0..REPEATS as u64 {
         let first = 1 + repeat * ROUNDS;
         let webhooks = JOBS as u64 * ROUNDS;
@@ -94,9 +100,19 @@ fn main() {
             told / plain
         );
         ratios.push(told / plain);
+        if let Some(nginx) = &nginx {
+            let glue = per_second(webhooks, load::flood(nginx.address, CONNECTIONS, JOBS, first, ROUNDS));
+            println!("nginx with Lua {glue:8.0}/s   ratio {:.2}", told / glue);
+            to_nginx.push(told / glue);
+        }
     }
     ratios.sort_by(f64::total_cmp);
     println!("median ratio, webhook to datagram against bare axum: {:.2} (bar: 0.50)", ratios[REPEATS / 2]);
+    to_nginx.sort_by(f64::total_cmp);
+    if let Some(median) = to_nginx.get(REPEATS / 2) {
+        println!("median ratio, webhook to datagram against nginx with Lua: {median:.2} (bar: 1.50)");
+    }
+    drop(nginx);
     paced(ours, 1 + REPEATS as u64 * ROUNDS);
     // The servers' threads end with the process.
     std::process::exit(0);
