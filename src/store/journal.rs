@@ -13,8 +13,10 @@ use super::rows::{self, Rows};
 
 /// Length, generation, checksum of generation and payload.
 const HEAD: usize = 4 + 8 + 4;
-/// A file grows by so much at a time: growing costs a write of the file's own data as well.
+/// A file grows to a multiple of so much: growing costs a write of the file's own data as well.
 const STEP: u64 = 1024 * 1024;
+/// What it grows by, piece by piece.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The files, one of which is being written.
 #[derive(Debug)]
@@ -134,9 +136,10 @@ impl Journal {
     /// Room is made of zeros: a hole would be filled at the `fdatasync` that webhooks wait for.
     fn make_room(&mut self, end: u64) -> io::Result<()> {
         let Some(segment) = self.segments.get_mut(self.active) else { return Ok(()) };
+        let end = end.next_multiple_of(STEP);
         while segment.allocated < end {
-            segment.file.write_all_at(&vec![0; usize::try_from(STEP).unwrap_or_default()], segment.allocated)?;
-            segment.allocated += STEP;
+            segment.file.write_all_at(&ZEROS, segment.allocated)?;
+            segment.allocated += ZEROS.len() as u64;
             if segment.allocated >= end {
                 segment.file.sync_all()?;
             }
