@@ -10,3 +10,4 @@ pub mod record;
 pub mod rules;
 pub mod signal;
 pub mod status;
+pub mod survey;
