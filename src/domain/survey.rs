@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::build::BuildReport;
+use super::build::{BuildReport, Timestamp};
 use super::job::{JobPath, stable_hash};
 use super::rules::Children;
 
@@ -42,7 +42,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// A number that stays the same, over releases too, as long as the item says the same.
+    /// A number that stays the same as long as the item says the same: what need not be merged anew. Not to be stored.
     pub fn fingerprint(&self) -> u64 {
         let Self { path, kind, disabled, last } = self;
         let last = last.as_ref().map(|last| (last.number, last.progress, last.created, last.duration));
@@ -59,6 +59,8 @@ pub struct Survey {
     pub jobs: u64,
     /// Where the look did not reach, at most [`Survey::MAX_GAPS`]. While there is one, what was not found may well exist.
     pub gaps: Vec<Gap>,
+    /// The controller's own time when it answered last, to the second.
+    pub clock: Option<Timestamp>,
 }
 
 impl Survey {
@@ -91,6 +93,8 @@ pub enum GapReason {
     Restless,
     /// One of its items is more than is read at once, or is no item.
     Unreadable,
+    /// The look ended before it came there.
+    CutShort,
 }
 
 impl GapReason {
@@ -102,6 +106,7 @@ impl GapReason {
             Self::Astray => "astray",
             Self::Restless => "restless",
             Self::Unreadable => "unreadable",
+            Self::CutShort => "cut_short",
         }
     }
 }
@@ -119,6 +124,7 @@ impl fmt::Display for Gap {
             GapReason::Astray => "an item in it says that it belongs elsewhere",
             GapReason::Restless => "its items changed again and again while they were read",
             GapReason::Unreadable => "an item in it cannot be read",
+            GapReason::CutShort => "the look ended before it came there",
         })
     }
 }
@@ -147,7 +153,7 @@ pub struct Queue {
     pub blocked: u64,
 }
 
-/// Of nodes that are online.
+/// Of all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Executors {
     pub count: u64,
