@@ -1,10 +1,13 @@
 //! Who may knock at a door. Pure.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
 use crate::domain::job::ControllerName;
+use crate::jenkins::rest::RestSettings;
 
 /// How a peer shows that it may come in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -18,7 +21,7 @@ pub enum Auth {
 /// Who is let in.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// Whoever brings one of these; never empty.
+    /// Whoever brings one of these; nobody, when there is none.
     Tokens(Vec<SecretString>),
     /// Peers on this host, whatever they bring.
     LoopbackOnly,
@@ -31,6 +34,10 @@ pub enum Access {
 pub struct Controller {
     pub name: ControllerName,
     pub access: Access,
+    /// How it is asked; `None` when it is asked nothing.
+    pub api: Option<RestSettings>,
+    /// From one look at all its jobs to the next; `None` for never.
+    pub poll_interval: Option<Duration>,
 }
 
 impl Access {

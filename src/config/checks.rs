@@ -10,7 +10,7 @@ use url::Url;
 use super::access::{Access, Auth, Controller};
 use super::jenkins::{JenkinsSettings, RuleSettings};
 use super::layers::Layers;
-use super::schema::nearest;
+use super::schema::{nearest, plain};
 use super::secret::{self, Secret};
 use super::{DatadogSettings, Settings, WebhookSettings, span};
 use crate::datadog::{AgentSettings, AgentTarget, DatagramLimit};
@@ -18,6 +18,7 @@ use crate::domain::build::Outcome;
 use crate::domain::job::ControllerName;
 use crate::domain::rules::{ControllerRules, Globs, Policy, Rulebook};
 use crate::domain::signal::{Tag, tag};
+use crate::jenkins::rest::{Credentials, RestSettings};
 
 /// Shorter ones can be tried out. `openssl rand -hex 16` makes one of 32.
 const SHORT_TOKEN: usize = 16;
@@ -82,18 +83,25 @@ impl Checks<'_, '_> {
         for (index, jenkins) in jenkins.iter_mut().enumerate() {
             let path = format!("jenkins[{index}]");
             self.tokens(&path, jenkins.auth, &mut jenkins.tokens, jenkins.tokens_file.as_deref());
+            self.secret(&format!("{path}.api_token"), &mut jenkins.api_token, jenkins.api_token_file.as_deref());
         }
-        if let Some(file) = sentry.dsn_file.as_deref() {
-            if sentry.dsn.is_none() || self.layers.outranks("sentry.dsn_file", "sentry.dsn") {
+        self.secret("sentry.dsn", &mut sentry.dsn, sentry.dsn_file.as_deref());
+    }
+
+    /// The secret at `key`, or in the file at `key` with `_file` behind it. A blank one is none.
+    fn secret(&mut self, key: &str, secret: &mut Option<Secret>, file: Option<&Path>) {
+        let file_key = format!("{key}_file");
+        if let Some(file) = file {
+            if secret.is_none() || self.layers.outranks(&file_key, key) {
                 match secret::read(file) {
-                    Ok(dsn) => sentry.dsn = Some(dsn),
-                    Err(why) => self.wrong("sentry.dsn_file", &why),
+                    Ok(read) => *secret = Some(read),
+                    Err(why) => self.wrong(&file_key, &why),
                 }
-            } else if !self.layers.outranks("sentry.dsn", "sentry.dsn_file") {
-                self.wrong("sentry.dsn_file", "`sentry.dsn` is set as well; remove one of them");
+            } else if !self.layers.outranks(key, &file_key) {
+                self.wrong(&file_key, &format!("`{}` is set as well; remove one of them", plain(key)));
             }
         }
-        sentry.dsn.take_if(|dsn| dsn.expose().trim().is_empty());
+        secret.take_if(|secret| secret.expose().trim().is_empty());
     }
 
     fn tokens(&mut self, table: &str, auth: Auth, tokens: &mut Vec<Secret>, file: Option<&Path>) {
@@ -249,7 +257,7 @@ impl Checks<'_, '_> {
             self.warn(format!(
                 "controller {name}: `auth` is \"none\", so everybody who reaches the port sets its jobs"
             ));
-        } else if jenkins.tokens.is_empty() && jenkins.tokens_file.is_none() {
+        } else if jenkins.tokens.is_empty() && jenkins.tokens_file.is_none() && jenkins.api_token.is_none() {
             self.wrong(
                 &format!("{path}.tokens"),
                 &format!(
@@ -284,9 +292,55 @@ impl Checks<'_, '_> {
                 self.wrong(&format!("{path}.jobs"), &error.to_string());
             }
         }
-        let access = Access::of(jenkins.auth, &jenkins.tokens);
+        let access = match Access::of(jenkins.auth, &jenkins.tokens) {
+            // It is asked, and need not report: then nobody may in its name.
+            Access::LoopbackOnly => Access::Tokens(Vec::new()),
+            access => access,
+        };
+        let api = self.api(path, jenkins);
+        let poll_interval = Some(jenkins.poll_interval).filter(|interval| !interval.is_zero());
+        if let Some(interval) = poll_interval {
+            self.within(&format!("{path}.poll_interval"), interval, &JenkinsSettings::POLL, span::show);
+        }
         self.checked.rulebook.add(name.clone(), rules);
-        self.checked.controllers.push(Controller { name, access });
+        self.checked.controllers.push(Controller { name, access, api, poll_interval });
+    }
+
+    fn api(&mut self, path: &str, jenkins: &mut JenkinsSettings) -> Option<RestSettings> {
+        jenkins.user.take_if(|user| user.trim().is_empty());
+        let (user, api_token) = match (&jenkins.user, &jenkins.api_token) {
+            (None, None) => return None,
+            (Some(user), Some(token)) => (user.trim().to_owned(), token),
+            (Some(_), None) => {
+                let why = "has no API token; set `api_token` or `api_token_file`, or remove it";
+                self.wrong(&format!("{path}.user"), why);
+                return None;
+            }
+            (None, Some(_)) => {
+                self.wrong(&format!("{path}.api_token"), "belongs to a user of Jenkins; set `user`");
+                return None;
+            }
+        };
+        if user.contains(':') || user.chars().any(char::is_control) {
+            self.wrong(&format!("{path}.user"), "has a colon or a control character, which no user's id has");
+        }
+        if !api_token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why = "an API token has printable ASCII characters and no spaces; copy it as Jenkins shows it";
+            self.wrong(&format!("{path}.api_token"), why);
+        }
+        let Some(url) = &jenkins.url else {
+            self.wrong(&format!("{path}.api_token"), "is of no use without Jenkins' address; set `url`");
+            return None;
+        };
+        // What is wrong with it has been said.
+        let url = Url::parse(url).ok()?;
+        if url.scheme() == "http" && !url.host_str().is_some_and(is_this_host) {
+            let why = "goes over the network unencrypted, as `url` begins with http://; use https://";
+            let warning = self.layers.named(&format!("{path}.api_token"), why);
+            self.warn(warning);
+        }
+        let credentials = Some(Credentials { user, api_token: api_token.to_secret_string() });
+        Some(RestSettings { credentials, ..RestSettings::new(url) })
     }
 
     fn policy(&mut self, path: &str, rule: &RuleSettings) -> Policy {
@@ -316,7 +370,8 @@ impl Checks<'_, '_> {
         let mut rules = ControllerRules::default();
         rules.tags = tags;
         self.checked.rulebook.add(name.clone(), rules);
-        self.checked.controllers.push(Controller { name, access: Access::LoopbackOnly });
+        let access = Access::LoopbackOnly;
+        self.checked.controllers.push(Controller { name, access, api: None, poll_interval: None });
         let listen = settings.webhooks.listen;
         if !listen.ip().is_loopback() {
             self.warn(format!(
@@ -357,11 +412,21 @@ fn normalise(raw: &str) -> Result<String, String> {
 
 /// Whether a host, by its name alone, is where `listen` accepts.
 fn is_ours(host: &str, listen: SocketAddr) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let address = if host.eq_ignore_ascii_case("localhost") { Ok(IpAddr::from([127, 0, 0, 1])) } else { host.parse() };
-    address.is_ok_and(|address: IpAddr| {
-        let address = address.to_canonical();
+    address(host).is_some_and(|address| {
         let local = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
         address == listen.ip() || (local(address) && local(listen.ip()))
     })
+}
+
+fn is_this_host(host: &str) -> bool {
+    address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// The address that a host's name is, if it needs no looking up.
+fn address(host: &str) -> Option<IpAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(IpAddr::from([127, 0, 0, 1]));
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse().ok().map(|address: IpAddr| address.to_canonical())
 }

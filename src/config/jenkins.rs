@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::access::Auth;
 use super::secret::Secret;
+use super::span;
 use crate::domain::rules::Mode;
 use crate::domain::status::Verdict;
 
@@ -16,7 +18,8 @@ pub struct JenkinsSettings {
     /// Its name in the webhook's address, in the tag `controller` and as the checks' host. 1 to 64 of a-z, A-Z, 0-9, `_`,
     /// `.`, `-`. Two that differ by case alone are refused, since Datadog would mix their jobs.
     pub name: String,
-    /// Its address for people, for the tag `jenkins_url` and for links. Default: none. A slash is added at the end.
+    /// Its address, with the context path: for the tag `jenkins_url`, for links, and with `api_token` for asking it.
+    /// Default: none. A slash is added at the end.
     #[serde(default)]
     pub url: Option<String>,
     /// Secrets that its webhooks bring; any of them does, so that one can be replaced at leisure. Default: none.
@@ -26,6 +29,20 @@ pub struct JenkinsSettings {
     /// File of further tokens, one a line. Default: none.
     #[serde(default)]
     pub tokens_file: Option<PathBuf>,
+    /// The user that `api_token` belongs to. Default: none. Needs Overall/Read and Job/Read and no more.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// API token by which Jenkins is asked for what webhooks do not tell. Default: none, and Jenkins is asked nothing. With
+    /// one, `tokens` may be left out: webhooks are then refused. Who changes it: whoever replaces it in Jenkins.
+    #[serde(default)]
+    pub api_token: Option<Secret>,
+    /// File that holds the API token. Default: none.
+    #[serde(default)]
+    pub api_token_file: Option<PathBuf>,
+    /// Time between two looks at all jobs. Default: 60s. From 1s to 1d; 0 is never. Raise it where Jenkins takes long to
+    /// answer.
+    #[serde(default = "JenkinsSettings::default_poll_interval", with = "span")]
+    pub poll_interval: Duration,
     /// `none` believes everybody who reaches the address. Default: `token`.
     #[serde(default)]
     pub auth: Auth,
@@ -79,6 +96,12 @@ enum ModeName {
 }
 
 impl JenkinsSettings {
+    pub(super) const POLL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+
+    fn default_poll_interval() -> Duration {
+        Duration::from_mins(1)
+    }
+
     pub(super) fn template() -> Self {
         let one = || vec![String::new()];
         Self {
@@ -86,6 +109,10 @@ impl JenkinsSettings {
             url: Some(String::new()),
             tokens: vec![Secret::new("")],
             tokens_file: Some(PathBuf::new()),
+            user: Some(String::new()),
+            api_token: Some(Secret::new("")),
+            api_token_file: Some(PathBuf::new()),
+            poll_interval: Self::default_poll_interval(),
             auth: Auth::Token,
             multibranch: one(),
             folders: one(),

@@ -99,10 +99,6 @@ fn what_this_version_cannot_do_is_refused_by_name() {
             "recoverd.toml:2: `datadog.api_key` is not available in this version; remove it",
         ),
         (
-            "[[jenkins]]\nname = \"a\"\nauth = \"none\"\napi_token = \"x\"",
-            "recoverd.toml:4: `jenkins.api_token` is not available in this version; remove it",
-        ),
-        (
             "[datadog]\ntransport = \"api\"",
             "recoverd.toml:2: `datadog.transport`: \"api\" is not available in this version; use \"dogstatsd\"",
         ),
@@ -110,13 +106,11 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     for (text, expected) in table {
         assert_eq!(complaint(text), expected, "{text}");
     }
-    let refused =
-        set(&[("RECOVERD_DATADOG__API_KEY", "x"), ("RECOVERD_JENKINS__0__USER", "x"), ("RECOVERD_RELAY__LISTEN", "x")]);
+    let refused = set(&[("RECOVERD_DATADOG__API_KEY", "x"), ("RECOVERD_RELAY__LISTEN", "x")]);
     assert_eq!(
         refused.unwrap_err().lines(),
         [
             "RECOVERD_DATADOG__API_KEY: `datadog.api_key` is not available in this version; remove it",
-            "RECOVERD_JENKINS__0__USER: `jenkins.user` is not available in this version; remove it",
             "RECOVERD_RELAY__LISTEN: `relay` is not available in this version; remove it",
         ]
     );
@@ -493,6 +487,50 @@ fn a_secret_can_stand_in_a_file() {
 }
 
 #[test]
+fn jenkins_is_asked_with_a_user_a_token_and_an_address() {
+    let text = controller("url = \"https://ci/jenkins\"\nuser = \" reader \"\napi_token = \"11abc\"");
+    let settings = load(&text, &[("RECOVERD_JENKINS__0__POLL_INTERVAL", "5m")]).unwrap();
+    let [controller] = settings.controllers() else { panic!("one controller") };
+    let api = controller.api.as_ref().unwrap();
+    assert_eq!(api.url.as_str(), "https://ci/jenkins/");
+    assert_eq!(api.credentials.as_ref().unwrap().user, "reader");
+    assert_eq!(controller.poll_interval, Some(Duration::from_mins(5)));
+    assert_eq!(settings.warnings(), [""; 0]);
+
+    let alone = "[[jenkins]]\nname = \"main\"\nurl = \"https://ci\"\nuser = \"reader\"\napi_token = \"11abc\"\npoll_interval = 0";
+    let settings = load(alone, &[]).unwrap();
+    let [controller] = settings.controllers() else { panic!("one controller") };
+    assert!(matches!(&controller.access, Access::Tokens(tokens) if tokens.is_empty()), "nobody may report in its name");
+    assert_eq!(controller.poll_interval, None);
+    assert!(load(&self::controller("user = \"\"\napi_token = \"\""), &[]).unwrap().controllers()[0].api.is_none());
+}
+
+#[test]
+fn half_of_what_jenkins_is_asked_with_is_refused() {
+    let table = [
+        ("user = \"reader\"", "4: `jenkins.user`: has no API token; set `api_token` or `api_token_file`, or remove it"),
+        ("api_token = \"11abc\"", "4: `jenkins.api_token`: belongs to a user of Jenkins; set `user`"),
+        (
+            "api_token = \"11abc\"\nuser = \"reader\"",
+            "4: `jenkins.api_token`: is of no use without Jenkins' address; set `url`",
+        ),
+        (
+            "user = \"reader:x\"\napi_token = \"11abc\"\nurl = \"https://ci\"",
+            "4: `jenkins.user`: has a colon or a control character, which no user's id has",
+        ),
+        (
+            "api_token = \"11 abc\"\nuser = \"reader\"\nurl = \"https://ci\"",
+            "4: `jenkins.api_token`: an API token has printable ASCII characters and no spaces; copy it as Jenkins shows it",
+        ),
+        ("poll_interval = \"999ms\"", "4: `jenkins.poll_interval`: 999ms is not from 1s to 86400s"),
+        ("poll_interval = \"2d\"", "4: `jenkins.poll_interval`: 172800s is not from 1s to 86400s"),
+    ];
+    for (more, expected) in table {
+        assert_eq!(complaint(&controller(more)), format!("recoverd.toml:{expected}"), "{more}");
+    }
+}
+
+#[test]
 fn no_settings_file_is_fine_unless_one_was_named() {
     let complaint = Settings::load(Some(Path::new("/nowhere/r.toml")), &environment(&[])).unwrap_err().to_string();
     assert_eq!(
@@ -532,6 +570,11 @@ fn what_is_unwise_is_warned_of() {
         (
             "[admin]\nlisten = \"0.0.0.0:8081\"\nauth = \"none\"",
             "`admin.auth` is \"none\": everybody who reaches 0.0.0.0:8081 reads and changes what recoverd knows",
+        ),
+        (
+            &controller("url = \"http://ci.example/\"\nuser = \"reader\"\napi_token = \"11abc\""),
+            "recoverd.toml:6: `jenkins.api_token`: goes over the network unencrypted, as `url` begins with http://; use \
+             https://",
         ),
     ];
     for (text, expected) in table {
@@ -575,6 +618,8 @@ fn a_secret_shows_in_no_output() {
         format!("[[jenkins]]\nname = \"a\"\ntokens = [\"{MARKER}\"]"),
         format!("[[jenkins]]\nname = \"a\"\ntokens_file = \"{file}\""),
         format!("[sentry]\ndsn = \"https://{MARKER}@h/1\""),
+        controller(&format!("url = \"http://ci\"\nuser = \"u\"\napi_token = \"{MARKER}\"")),
+        controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token_file = \"{file}\"")),
     ];
     for text in good {
         let settings = load(&text, &[]).unwrap();
@@ -601,6 +646,9 @@ fn a_secret_shows_in_no_output() {
         format!("[[jenkins]]\nname = \"a\"\nurl = \"https://u:{MARKER}@ci:port\"\nauth = \"none\""),
         format!("[[jenkins]]\nname = \"a\"\nurl = \"u:{MARKER}@ci\"\nauth = \"none\""),
         format!("[[jenkins]]\nname = \"a\"\nauth = \"none\"\ntokens = [\"{MARKER}\"]"),
+        controller(&format!("api_token = \"{MARKER}\"")),
+        controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = \"{MARKER} \\t\"")),
+        controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = {{ x = \"{MARKER}\" }}")),
     ];
     for text in bad {
         let error = load(&text, &[]).expect_err(&text);
