@@ -16,6 +16,8 @@ mod bugsink;
 mod commands;
 mod floors;
 mod jenkins_decides;
+mod jenkins_rest;
+mod jenkins_server;
 mod obeys_rules;
 mod readme;
 mod refuses;

@@ -1,0 +1,135 @@
+//! A controller is asked over its remote access API: everything in it is found, with `tree` queries alone.
+
+use std::collections::BTreeMap;
+
+use recoverd::domain::build::{Created, Outcome, Progress, Timestamp};
+use recoverd::domain::job::JobPath;
+use recoverd::domain::survey::{Executors, Item, Kind, Load, Nodes, Queue, Survey};
+use recoverd::jenkins::rest::{Credentials, RemoteApi, RestError, RestSettings};
+
+use crate::jenkins_server::{API_TOKEN, Class, JenkinsServer, USER, Waiting};
+
+pub fn settings(server: &JenkinsServer) -> RestSettings {
+    let credentials = Credentials { user: USER.to_owned(), api_token: API_TOKEN.into() };
+    RestSettings { credentials: Some(credentials), ..RestSettings::new(server.url().parse().unwrap()) }
+}
+
+pub fn api(server: &JenkinsServer) -> RemoteApi {
+    RemoteApi::new(settings(server)).unwrap()
+}
+
+pub async fn tour(api: &RemoteApi) -> Result<(Vec<Item>, Survey), RestError> {
+    let mut tour = api.tour();
+    let mut found = Vec::new();
+    while let Some(items) = tour.next().await? {
+        found.extend(items);
+    }
+    Ok((found, tour.end()))
+}
+
+/// What a tour finds, which must be all, each item once.
+async fn all(server: &JenkinsServer) -> BTreeMap<String, Item> {
+    let (items, survey) = tour(&api(server)).await.unwrap();
+    assert_eq!(survey.gaps, []);
+    assert_eq!(survey.items, items.len() as u64);
+    assert_eq!(survey.jobs, items.iter().filter(|item| item.kind == Kind::Job).count() as u64);
+    let mut by_path = BTreeMap::new();
+    for item in items {
+        let outer = item.path.split_leaf().map(|(outer, _)| outer);
+        assert!(outer.is_none_or(|outer| by_path.contains_key(outer.as_str())), "{} before its folder", item.path);
+        assert!(by_path.insert(item.path.to_string(), item.clone()).is_none(), "{} twice", item.path);
+    }
+    by_path
+}
+
+#[tokio::test]
+async fn every_kind_of_item_is_found_with_its_last_completed_build() {
+    let server = JenkinsServer::spawn().await;
+    let created = {
+        let mut jenkins = server.jenkins();
+        jenkins.create(Class::FreeStyle, "plain");
+        jenkins.create(Class::Matrix, "matrix");
+        jenkins.create(Class::External, "external");
+        jenkins.create(Class::Folder, "empty");
+        jenkins.create(Class::ForeignFolder, "catalogue");
+        jenkins.create(Class::Pipeline, "catalogue/nightly");
+        jenkins.create(Class::OrganizationFolder, "acme");
+        jenkins.create_project("acme/web", &["main", "feature/x", "gone", "PR-7"]);
+        jenkins.build("plain", "FAILURE");
+        jenkins.build("external", "SUCCESS");
+        jenkins.build("acme/web/main", "UNSTABLE");
+        let lasting = jenkins.begin("plain");
+        jenkins.build("plain", "SUCCESS");
+        jenkins.begin("plain");
+        jenkins.finish("plain", lasting, "ABORTED");
+        jenkins.disable("acme/web/PR-7", true);
+        jenkins.kill_branch("acme/web/gone");
+        jenkins.last_completed("plain").unwrap().created
+    };
+    let found = all(&server).await;
+    let table = [
+        ("acme", Kind::Folder, false),
+        ("acme/web", Kind::Project, false),
+        ("acme/web/PR-7", Kind::Job, true),
+        ("acme/web/feature%2Fx", Kind::Job, false),
+        ("acme/web/gone", Kind::Job, true),
+        ("acme/web/main", Kind::Job, false),
+        ("catalogue", Kind::Folder, false),
+        ("catalogue/nightly", Kind::Job, false),
+        ("empty", Kind::Folder, false),
+        ("external", Kind::Job, false),
+        ("matrix", Kind::Job, false),
+        ("plain", Kind::Job, false),
+    ];
+    let told: Vec<_> = found.iter().map(|(path, item)| (path.as_str(), item.kind, item.disabled)).collect();
+    assert_eq!(told, table);
+    // The highest number that has ended, not the last to end.
+    let last = found["plain"].last.as_ref().unwrap();
+    assert_eq!((last.number, last.progress), (3, Progress::Finalized(Outcome::Success)));
+    assert_eq!(last.created, Some(Created::exactly(Timestamp::from_millis(created))));
+    assert_eq!(last.duration.map(|duration| duration.as_secs()), Some(30));
+    assert_eq!((last.job.as_str(), last.node.as_deref()), ("plain", Some("linux-1")));
+    assert_eq!(found["acme/web/main"].last.as_ref().unwrap().progress, Progress::Finalized(Outcome::Unstable));
+    assert_eq!(found["matrix"].last, None);
+}
+
+#[tokio::test]
+async fn the_newest_builds_and_the_last_decisive_ones_are_told_of_one_job() {
+    let server = JenkinsServer::spawn().await;
+    {
+        let mut jenkins = server.jenkins();
+        jenkins.create_project("acme/web", &["feature/x"]);
+        for result in ["UNSTABLE", "SUCCESS", "FAILURE"] {
+            jenkins.build("acme/web/feature%2Fx", result);
+        }
+        for _ in 0..30 {
+            jenkins.build("acme/web/feature%2Fx", "ABORTED");
+        }
+        jenkins.begin("acme/web/feature%2Fx");
+    }
+    let builds = api(&server).builds(&JobPath::parse("acme/web/feature%2Fx").unwrap()).await.unwrap();
+    let numbers: Vec<_> = builds.iter().map(|build| build.number).collect();
+    assert_eq!(numbers, (15..=34).rev().chain([3, 2, 1]).collect::<Vec<_>>());
+    assert_eq!((builds[0].progress, builds[0].duration), (Progress::Running, None));
+    assert_eq!(builds[1].progress, Progress::Finalized(Outcome::Aborted));
+    assert_eq!(builds[20].progress, Progress::Finalized(Outcome::Failure));
+}
+
+#[tokio::test]
+async fn the_load_counts_what_waits_and_what_runs() {
+    let server = JenkinsServer::spawn().await;
+    {
+        let mut jenkins = server.jenkins();
+        jenkins.queue = vec![Waiting::Blocked, Waiting::Stuck, Waiting::Pending, Waiting::Quiet, Waiting::Buildable];
+        jenkins.agents.insert("windows-1".to_owned(), false);
+        jenkins.create(Class::Pipeline, "deploy");
+        jenkins.begin("deploy");
+    }
+    let expected = Load {
+        queue: Queue { size: 5, buildable: 2, pending: 1, stuck: 1, blocked: 1 },
+        executors: Executors { count: 4, free: 3, in_use: 1 },
+        nodes: Nodes { count: 3, online: 2, offline: 1 },
+        building: 1,
+    };
+    assert_eq!(api(&server).load().await.unwrap(), expected);
+}
