@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use recoverd::domain::build::{Created, Outcome, Progress, Timestamp};
 use recoverd::domain::job::JobPath;
 use recoverd::domain::survey::{Executors, Item, Kind, Load, Nodes, Queue, Survey};
+use recoverd::jenkins::notification::{self, Extent, Reading};
 use recoverd::jenkins::rest::{Credentials, RemoteApi, RestError, RestSettings};
 
-use crate::jenkins_server::{API_TOKEN, Class, JenkinsServer, USER, Waiting};
+use crate::jenkins_server::{API_TOKEN, Class, JenkinsServer, Phase, USER, Waiting};
 
 pub fn settings(server: &JenkinsServer) -> RestSettings {
     let credentials = Credentials { user: USER.to_owned(), api_token: API_TOKEN.into() };
@@ -132,4 +133,87 @@ async fn the_load_counts_what_waits_and_what_runs() {
         building: 1,
     };
     assert_eq!(api(&server).load().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_build_is_the_same_whether_a_webhook_or_the_api_tells_it() {
+    let server = JenkinsServer::spawn().await;
+    server.jenkins().create_project("acme/web", &["feature/x"]);
+    server.jenkins().create(Class::FreeStyle, "über build");
+    for (job, results) in [("acme/web/feature%2Fx", ["SUCCESS", "FAILURE"]), ("über build", ["UNSTABLE", "ABORTED"])] {
+        for result in results {
+            server.jenkins().build(job, result);
+        }
+        let told = api(&server).builds(&JobPath::parse(job).unwrap()).await.unwrap();
+        for told in told {
+            let document = server.jenkins().document(job, told.number, Phase::Completed).to_string();
+            let Ok(Reading::Report(sent)) = notification::read(document.as_bytes(), Extent::Whole) else {
+                panic!("{document}")
+            };
+            assert_eq!(
+                (&sent.job, sent.number, sent.created, sent.duration),
+                (&told.job, told.number, told.created, told.duration)
+            );
+            assert_eq!(sent.progress.outcome(), told.progress.outcome());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_was_moved_or_made_anew_is_shown_as_it_is_now() {
+    let server = JenkinsServer::spawn().await;
+    {
+        let mut jenkins = server.jenkins();
+        jenkins.create(Class::FreeStyle, "old/job");
+        jenkins.create(Class::FreeStyle, "again");
+        for job in ["old/job", "again", "again"] {
+            jenkins.build(job, "FAILURE");
+        }
+        jenkins.rename("old/job", "new/name");
+        jenkins.reset_numbers("again");
+        jenkins.build("again", "SUCCESS");
+    }
+    let found = all(&server).await;
+    assert_eq!(found.keys().map(String::as_str).collect::<Vec<_>>(), ["again", "new", "new/name", "old"]);
+    assert_eq!(found["new/name"].last.as_ref().unwrap().number, 1);
+    let again = found["again"].last.as_ref().unwrap();
+    assert_eq!((again.number, again.progress), (1, Progress::Finalized(Outcome::Success)));
+}
+
+#[tokio::test]
+async fn a_large_controller_is_asked_page_by_page_and_for_no_more_than_is_needed() {
+    let server = JenkinsServer::spawn().await;
+    {
+        let mut jenkins = server.jenkins();
+        for job in 0..1_000 {
+            jenkins.create(Class::FreeStyle, &format!("job-{job}"));
+        }
+        for project in 0..80 {
+            let branches: Vec<String> = (0..40).map(|branch| format!("feature/{branch}")).collect();
+            let branches: Vec<&str> = branches.iter().map(String::as_str).collect();
+            jenkins.create_project(&format!("acme/project-{project}"), &branches);
+        }
+        let branches: Vec<String> = (0..500).map(|branch| format!("b{branch}")).collect();
+        let branches: Vec<&str> = branches.iter().map(String::as_str).collect();
+        jenkins.create_project("acme/monorepo", &branches);
+        for job in jenkins.jobs() {
+            jenkins.build(&job, "SUCCESS");
+        }
+    }
+    let found = all(&server).await;
+    assert_eq!(found.values().filter(|item| item.kind == Kind::Job).count(), 1_000 + 80 * 40 + 500);
+    let requests = server.take_requests();
+    assert!(requests.iter().all(|request| request.contains("?tree=jobs[")), "{requests:?}");
+    // Nobody asks for each folder by itself.
+    assert!(requests.len() < 40, "{}", requests.len());
+    let each = server.answered_bytes() / found.len();
+    assert!(each < 500, "{each} bytes for each item");
+
+    let api = api(&server);
+    let mut tour = api.tour();
+    let mut largest = 0;
+    while let Some(items) = tour.next().await.unwrap() {
+        largest = largest.max(items.len());
+    }
+    assert!(largest <= 5_000, "{largest} items at once");
 }

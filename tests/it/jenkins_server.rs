@@ -22,6 +22,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 
 pub use documents::Phase;
@@ -66,6 +67,7 @@ struct Shared {
     jenkins: Jenkins,
     /// By the beginning of the path below the context path that they hold for.
     faults: BTreeMap<String, Fault>,
+    has_moved: bool,
     /// Path and query of each request, decoded.
     requests: Vec<String>,
     /// Bytes of all bodies, before compression.
@@ -130,6 +132,11 @@ impl JenkinsServer {
         self.shared.lock().unwrap().faults.clear();
     }
 
+    /// What was below `/old/` has moved to `/jenkins/`.
+    pub fn redirect_old_context_path(&self) {
+        self.shared.lock().unwrap().has_moved = true;
+    }
+
     /// Path and query of the requests since the last call, decoded.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.lock().unwrap().requests)
@@ -148,6 +155,9 @@ impl Drop for JenkinsServer {
 
 async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> Response {
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    if let Some(below) = path.strip_prefix("/old/").filter(|_| shared.lock().unwrap().has_moved) {
+        return (StatusCode::FOUND, [(LOCATION, format!("/jenkins/{below}?{query}"))]).into_response();
+    }
     let Some(below) = path.strip_prefix("/jenkins/") else { return page(StatusCode::NOT_FOUND) };
     let (fault, outcome) = {
         let mut shared = shared.lock().unwrap();
@@ -208,12 +218,12 @@ async fn spoil(mut response: Response, fault: Fault, headers: &HeaderMap) -> Res
             response
         }
         Fault::Bomb(bytes) => {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
             let blanks = vec![b' '; 64 * 1024];
-            for _ in 0..bytes / blanks.len() {
-                encoder.write_all(&blanks).unwrap();
-            }
-            let mut response = json(encoder.finish().unwrap(), &HeaderMap::new());
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&blanks).unwrap();
+            // Several streams behind one another are one.
+            let bomb = encoder.finish().unwrap().repeat(bytes / blanks.len());
+            let mut response = json(bomb, &HeaderMap::new());
             response.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().unwrap());
             response
         }
@@ -229,9 +239,14 @@ async fn spoil(mut response: Response, fault: Fault, headers: &HeaderMap) -> Res
             if matches!(fault, Fault::Truncated) {
                 return json(half.to_vec(), &HeaderMap::new());
             }
-            let chunks = [Ok(half), Err(std::io::Error::other("cut"))];
+            let end = async {
+                // What was sent must be on its way.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(std::io::Error::other("cut"))
+            };
+            let chunks = futures_util::stream::once(async { Ok(half) }).chain(futures_util::stream::once(end));
             let mut response = json(Vec::new(), &HeaderMap::new());
-            *response.body_mut() = Body::from_stream(futures_util::stream::iter(chunks));
+            *response.body_mut() = Body::from_stream(chunks);
             response.headers_mut().remove("content-length");
             response
         }

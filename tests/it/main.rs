@@ -15,6 +15,7 @@ mod artifacts;
 mod bugsink;
 mod commands;
 mod floors;
+mod jenkins_answers;
 mod jenkins_decides;
 mod jenkins_rest;
 mod jenkins_server;

@@ -297,3 +297,112 @@ impl<'de> Fill<'de> for Option<Run<'de>> {
 fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar<'de>, A::Error> {
     map.next_value()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(json: &str) -> Result<String, Fault> {
+        let body = format!("{{\"jobs\":[{json}]}}");
+        let found = items(body.as_bytes(), 2, 100)?;
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        let job = JobPath::parse("job").unwrap();
+        let last = found.last(&job).map(|last| (last.number, last.progress.outcome(), last.duration.is_some()));
+        Ok(format!("{:?} {:?} {:?} {last:?}", found.name(), found.kind(), found.is_disabled()))
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_counts_as_absent() {
+        let table = [
+            (r#"{"name":"a"}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":7,"fullName":"x/b"}"#, r#"Some("b") Job false None"#),
+            (r#"{"name":null,"fullName":["x"]}"#, "None Job false None"),
+            ("7", "None Job false None"),
+            ("null", "None Job false None"),
+            (r#"["a"]"#, "None Job false None"),
+            (r#"{"name":"a","disabled":"yes","buildable":0}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","disabled":true}"#, r#"Some("a") Job true None"#),
+            (r#"{"name":"a","buildable":false}"#, r#"Some("a") Job true None"#),
+            (r#"{"_class":"hudson.model.ExternalJob","name":"a","buildable":false}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","jobs":{}}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","jobs":null}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","jobs":[]}"#, r#"Some("a") Folder false None"#),
+            (r#"{"name":"a","jobs":[],"lastCompletedBuild":null}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","lastCompletedBuild":[7]}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","lastCompletedBuild":{"number":"7","result":"SUCCESS"}}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","lastCompletedBuild":{"number":7,"result":null}}"#, r#"Some("a") Job false None"#),
+            (r#"{"name":"a","lastCompletedBuild":{"number":0,"result":"SUCCESS"}}"#, r#"Some("a") Job false None"#),
+            (
+                r#"{"name":"a","lastCompletedBuild":{"number":7,"result":"SUCCESS","timestamp":1e9,"duration":-1}}"#,
+                r#"Some("a") Job false Some((7, Some(Success), false))"#,
+            ),
+            (
+                r#"{"name":"a","lastCompletedBuild":{"number":7,"result":"ODD","duration":5,"x":{"y":[]}}}"#,
+                r#"Some("a") Job false Some((7, Some(Unknown), true))"#,
+            ),
+            (r#"{"\u006eame":"\u00fc\/%2F"}"#, r#"Some("ü/%2F") Job false None"#),
+        ];
+        for (json, expected) in table {
+            assert_eq!(one(json).as_deref(), Ok(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_folders_answer_is_refused() {
+        let table = [
+            ("", Fault::Syntax { line: 1, column: 0 }),
+            ("{\"jobs\":[{\"name\":\"a\"", Fault::Syntax { line: 1, column: 20 }),
+            ("{\"jobs\":[]} x", Fault::Syntax { line: 1, column: 13 }),
+            ("{}", Fault::Foreign { what: "`jobs`" }),
+            ("[]", Fault::Foreign { what: "`jobs`" }),
+            ("\"jobs\"", Fault::Foreign { what: "`jobs`" }),
+            ("{\"jobs\":{\"a\":1}}", Fault::Foreign { what: "`jobs`" }),
+            ("{\"jobs\":[1,2,3,4]}", Fault::TooMany { limit: 3 }),
+            ("{\"jobs\":[{\"jobs\":[1,2]},4]}", Fault::TooMany { limit: 3 }),
+        ];
+        for (body, expected) in table {
+            assert_eq!(items(body.as_bytes(), 2, 3).unwrap_err(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let deep = 100_000;
+        let asked = format!("{}{}", "{\"jobs\":[".repeat(deep), "]}".repeat(deep));
+        let found = items(asked.as_bytes(), 3, 100).unwrap();
+        assert!(matches!(found[0].below, Below::Listed(_)));
+        let unasked = format!("{{\"x\":{}{},\"jobs\":[]}}", "[".repeat(deep), "]".repeat(deep));
+        assert_eq!(items(unasked.as_bytes(), 3, 100).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_question_writes_its_levels_out() {
+        let extent = Extent { from: 40, width: 20, levels: 2 };
+        let fields = "name,fullName,disabled,buildable,lastCompletedBuild[number,result,timestamp,duration,builtOn]";
+        let expected = format!("jobs[{fields},jobs[{fields},jobs[name]{{0,1}}]{{0,100}}]{{40,60}}");
+        assert_eq!(extent.tree(), expected);
+    }
+
+    proptest! {
+        /// For all damages to an answer: it is read or refused, and never is more found than may be.
+        #[test]
+        fn any_damage_is_survived(
+            cut in 0..=ANSWER.len(), damages in vec((0..ANSWER.len(), any::<u8>()), 0..6), most in 0..5_usize,
+        ) {
+            let mut body = ANSWER.as_bytes().to_vec();
+            damages.into_iter().for_each(|(at, byte)| body[at] = byte);
+            body.truncate(cut);
+            let _ = builds(&JobPath::parse("a").unwrap(), &body);
+            if let Ok(found) = items(&body, 3, most) {
+                prop_assert!(found.len() <= most);
+            }
+        }
+    }
+
+    const ANSWER: &str = r#"{"_class":"hudson.model.Hudson","jobs":[{"_class":"x.MultiBranchProject","name":"web",
+        "jobs":[{"name":"feature%2Fx","buildable":true,"lastCompletedBuild":{"number":7,"result":"SUCCESS"}},
+        {"name":"\u00fc","jobs":[{"name":"a"}]}]}],"builds":[{"number":1,"building":true},{"number":-9e99}]}"#;
+}

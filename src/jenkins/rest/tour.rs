@@ -175,12 +175,14 @@ impl<'a> Tour<'a> {
                 self.to_visit.push(visit);
             }
             fault if fault.is_of_size() && extent.levels > 1 => self.to_visit.push(Visit { levels: 1, ..visit }),
-            Fault::TooLarge { .. } | Fault::TooMany { .. } => {
-                self.gap(&visit.folder, GapReason::Unreadable);
-                self.to_visit.push(Visit { from: visit.from + 1, before: None, ..visit });
-            }
             Fault::NotFound | Fault::Forbidden { .. } if !is_top => self.gap(&visit.folder, GapReason::Refused),
-            Fault::Syntax { .. } | Fault::Foreign { .. } | Fault::Status { status: 500 } if !is_top => {
+            Fault::Syntax { .. }
+            | Fault::Foreign { .. }
+            | Fault::Status { status: 500 }
+            | Fault::TooLarge { .. }
+            | Fault::TooMany { .. }
+                if !is_top =>
+            {
                 self.gap(&visit.folder, GapReason::Unreadable);
             }
             _ => return Err(error),

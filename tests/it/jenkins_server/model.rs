@@ -187,6 +187,14 @@ impl Jenkins {
         self.item_mut(full).holds_itself = true;
     }
 
+    /// Takes the tree apart without descending into it, which a stack would not bear for a very deep one.
+    pub fn flatten(&mut self) {
+        let mut left: Vec<Item> = std::mem::take(&mut self.items).into_values().collect();
+        while let Some(mut item) = left.pop() {
+            left.extend(std::mem::take(&mut item.items).into_values());
+        }
+    }
+
     /// A build begins; it is queued for a second before. Returns its number.
     pub fn begin(&mut self, full: &str) -> u64 {
         self.now += 60_000;
