@@ -214,6 +214,12 @@ fn borrowed(environment: &Environment) -> Vec<Borrowed> {
     } else if let Some(port) = port {
         lend("datadog.dogstatsd", "DD_DOGSTATSD_PORT", format!("udp://127.0.0.1:{port}"));
     }
+    if let Some(key) = read("DD_API_KEY") {
+        lend("datadog.api_key", "DD_API_KEY", key.to_owned());
+    }
+    if let Some(site) = read("DD_SITE") {
+        lend("datadog.site", "DD_SITE", site.to_owned());
+    }
     if let Some(dsn) = read("SENTRY_DSN") {
         lend("sentry.dsn", "SENTRY_DSN", dsn.to_owned());
     }

@@ -16,6 +16,7 @@
 pub mod agent;
 mod datagram;
 pub mod decode;
+mod examine;
 mod link;
 pub mod metrics;
 mod names;
@@ -23,5 +24,6 @@ pub mod sanitise;
 pub mod target;
 
 pub use agent::{AgentSettings, AgentSink, Delivery, Trouble};
+pub use examine::{NoAgent, Readership, examine};
 pub use metrics::AgentMetrics;
 pub use target::{AgentTarget, DatagramLimit};

@@ -78,13 +78,14 @@ impl Checks<'_, '_> {
     }
 
     fn secrets(&mut self, settings: &mut Settings) {
-        let Settings { admin, jenkins, sentry, .. } = settings;
+        let Settings { admin, jenkins, datadog, sentry, .. } = settings;
         self.tokens("admin", admin.auth, &mut admin.tokens, admin.tokens_file.as_deref());
         for (index, jenkins) in jenkins.iter_mut().enumerate() {
             let path = format!("jenkins[{index}]");
             self.tokens(&path, jenkins.auth, &mut jenkins.tokens, jenkins.tokens_file.as_deref());
             self.secret(&format!("{path}.api_token"), &mut jenkins.api_token, jenkins.api_token_file.as_deref());
         }
+        self.secret("datadog.api_key", &mut datadog.api_key, datadog.api_key_file.as_deref());
         self.secret("sentry.dsn", &mut sentry.dsn, sentry.dsn_file.as_deref());
     }
 
@@ -170,6 +171,24 @@ impl Checks<'_, '_> {
             Err(error) => self.wrong("datadog.dogstatsd", &error.to_string()),
         }
         datadog.dogstatsd = datadog.dogstatsd.trim().to_owned();
+        datadog.site = datadog.site.trim().to_ascii_lowercase();
+        let in_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        if datadog.site.is_empty() || !datadog.site.chars().all(in_a_name) {
+            self.wrong(
+                "datadog.site",
+                "is not the name of a site; write one such as datadoghq.com or us5.datadoghq.com",
+            );
+        }
+        if let Some(raw) = &datadog.url {
+            match normalise(raw, "https://api.datadoghq.com/") {
+                Ok(url) => datadog.url = Some(url),
+                Err(why) => self.wrong("datadog.url", &why),
+            }
+        }
+        if datadog.api_key.as_ref().is_some_and(|key| !key.expose().bytes().all(|byte| byte.is_ascii_graphic())) {
+            let why = "an API key has printable ASCII characters and no spaces; copy it as Datadog shows it";
+            self.wrong("datadog.api_key", why);
+        }
         self.within("datadog.resend_interval", datadog.resend_interval, &DatadogSettings::RESEND, span::show);
     }
 
@@ -267,7 +286,7 @@ impl Checks<'_, '_> {
             );
         }
         if let Some(raw) = &jenkins.url {
-            match normalise(raw) {
+            match normalise(raw, "https://jenkins.example.com/") {
                 Ok(url) => jenkins.url = Some(url),
                 Err(why) => self.wrong(&format!("{path}.url"), &why),
             }
@@ -386,10 +405,11 @@ fn count(value: usize) -> String {
     value.to_string()
 }
 
-fn normalise(raw: &str) -> Result<String, String> {
+/// The address with a slash at its end. `such_as` is shown to whoever writes something else.
+fn normalise(raw: &str, such_as: &str) -> Result<String, String> {
     // What stands before an @ may be a password.
     let shown = if raw.contains('@') { "it".to_owned() } else { format!("{raw:?}") };
-    let whole = "write it whole, such as https://jenkins.example.com/";
+    let whole = format!("write it whole, such as {such_as}");
     let no_address = || format!("{shown} does not start with http:// or https:// and a host; {whole}");
     let mut url = Url::parse(raw.trim()).map_err(|error| match error {
         url::ParseError::RelativeUrlWithoutBase => no_address(),
@@ -402,7 +422,7 @@ fn normalise(raw: &str) -> Result<String, String> {
         return Err("holds a user or password, which would show in every tag and link; remove it".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("{raw:?} has something after the path; leave only Jenkins' own address"));
+        return Err(format!("{raw:?} has something after the path; leave only the address, such as {such_as}"));
     }
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));

@@ -1,9 +1,11 @@
 //! `[datadog]`: where signals go, and how often.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::secret::Secret;
 use super::span;
 
 /// Who changes it: whoever has the Agent elsewhere than on this host's UDP port.
@@ -25,6 +27,16 @@ pub struct DatadogSettings {
     /// Largest datagram, in bytes. Default: 1432, one Ethernet frame; 8192 on a Unix socket. From 512 to 65507. Raise it
     /// only together with the Agent's `dogstatsd_buffer_size`.
     pub max_datagram_bytes: Option<usize>,
+    /// Datadog's API key, which `recoverd doctor` has confirmed; the Agent has its own. Default: `DD_API_KEY`, else none.
+    pub api_key: Option<Secret>,
+    /// File that holds the API key. Default: none.
+    pub api_key_file: Option<PathBuf>,
+    /// Which of Datadog's sites the key belongs to: `datadoghq.com`, `datadoghq.eu`, `us5.datadoghq.com`, … Default:
+    /// `DD_SITE`, else `datadoghq.com`.
+    pub site: String,
+    /// Address of Datadog's API, in place of the site's own. Default: none. Who changes it: whoever goes through a proxy
+    /// that has an address of its own.
+    pub url: Option<String>,
 }
 
 /// The way to Datadog.
@@ -55,6 +67,10 @@ impl Default for DatadogSettings {
             tags: Vec::new(),
             resend_interval: Duration::from_mins(1),
             max_datagram_bytes: None,
+            api_key: None,
+            api_key_file: None,
+            site: "datadoghq.com".to_owned(),
+            url: None,
         }
     }
 }
@@ -63,7 +79,13 @@ impl DatadogSettings {
     pub(super) const RESEND: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(12);
 
     pub(super) fn template() -> Self {
-        let Self { dogstatsd, transport, resend_interval, .. } = Self::default();
-        Self { dogstatsd, transport, tags: vec![String::new()], resend_interval, max_datagram_bytes: Some(0) }
+        Self {
+            tags: vec![String::new()],
+            max_datagram_bytes: Some(0),
+            api_key: Some(Secret::new("")),
+            api_key_file: Some(PathBuf::new()),
+            url: Some(String::new()),
+            ..Self::default()
+        }
     }
 }

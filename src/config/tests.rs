@@ -95,10 +95,6 @@ fn what_this_version_cannot_do_is_refused_by_name() {
             "recoverd.toml:1: `sentry.integrations` is not available in this version; remove it",
         ),
         (
-            "[datadog]\napi_key = \"x\"",
-            "recoverd.toml:2: `datadog.api_key` is not available in this version; remove it",
-        ),
-        (
             "[datadog]\ntransport = \"api\"",
             "recoverd.toml:2: `datadog.transport`: \"api\" is not available in this version; use \"dogstatsd\"",
         ),
@@ -106,12 +102,12 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     for (text, expected) in table {
         assert_eq!(complaint(text), expected, "{text}");
     }
-    let refused = set(&[("RECOVERD_DATADOG__API_KEY", "x"), ("RECOVERD_RELAY__LISTEN", "x")]);
+    let refused = set(&[("RECOVERD_STORE__REDIS", "x"), ("RECOVERD_RELAY__LISTEN", "x")]);
     assert_eq!(
         refused.unwrap_err().lines(),
         [
-            "RECOVERD_DATADOG__API_KEY: `datadog.api_key` is not available in this version; remove it",
             "RECOVERD_RELAY__LISTEN: `relay` is not available in this version; remove it",
+            "RECOVERD_STORE__REDIS: `store.redis` is not available in this version; remove it",
         ]
     );
     assert!(load("[store]", &[]).is_ok());
@@ -487,6 +483,34 @@ fn a_secret_can_stand_in_a_file() {
 }
 
 #[test]
+fn datadogs_key_belongs_to_a_site() {
+    let settings = set(&[("DD_API_KEY", "0123abc"), ("DD_SITE", " US5.datadoghq.com ")]).unwrap();
+    assert_eq!(settings.datadog.api_key.as_ref().unwrap().expose(), "0123abc");
+    assert_eq!(settings.datadog.site, "us5.datadoghq.com");
+    assert_eq!(load("[datadog]\nsite = \"datadoghq.eu\"", &[("DD_SITE", "x")]).unwrap().datadog.site, "datadoghq.eu");
+    let text = "[datadog]\nurl = \"https://proxy.example/datadog\"";
+    assert_eq!(load(text, &[]).unwrap().datadog.url.as_deref(), Some("https://proxy.example/datadog/"));
+    let table = [
+        (
+            "site = \"https://datadoghq.eu\"",
+            "`datadog.site`: is not the name of a site; write one such as datadoghq.com or us5.datadoghq.com",
+        ),
+        (
+            "url = \"proxy\"",
+            "`datadog.url`: \"proxy\" does not start with http:// or https:// and a host; write it whole, such as \
+             https://api.datadoghq.com/",
+        ),
+        (
+            "api_key = \"0123 abc\"",
+            "`datadog.api_key`: an API key has printable ASCII characters and no spaces; copy it as Datadog shows it",
+        ),
+    ];
+    for (line, expected) in table {
+        assert_eq!(complaint(&format!("[datadog]\n{line}")), format!("recoverd.toml:2: {expected}"));
+    }
+}
+
+#[test]
 fn jenkins_is_asked_with_a_user_a_token_and_an_address() {
     let text = controller("url = \"https://ci/jenkins\"\nuser = \" reader \"\napi_token = \"11abc\"");
     let settings = load(&text, &[("RECOVERD_JENKINS__0__POLL_INTERVAL", "5m")]).unwrap();
@@ -618,6 +642,8 @@ fn a_secret_shows_in_no_output() {
         format!("[[jenkins]]\nname = \"a\"\ntokens = [\"{MARKER}\"]"),
         format!("[[jenkins]]\nname = \"a\"\ntokens_file = \"{file}\""),
         format!("[sentry]\ndsn = \"https://{MARKER}@h/1\""),
+        format!("[datadog]\napi_key = \"{MARKER}\""),
+        format!("[datadog]\napi_key_file = \"{file}\""),
         controller(&format!("url = \"http://ci\"\nuser = \"u\"\napi_token = \"{MARKER}\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token_file = \"{file}\"")),
     ];
@@ -646,6 +672,7 @@ fn a_secret_shows_in_no_output() {
         format!("[[jenkins]]\nname = \"a\"\nurl = \"https://u:{MARKER}@ci:port\"\nauth = \"none\""),
         format!("[[jenkins]]\nname = \"a\"\nurl = \"u:{MARKER}@ci\"\nauth = \"none\""),
         format!("[[jenkins]]\nname = \"a\"\nauth = \"none\"\ntokens = [\"{MARKER}\"]"),
+        format!("[datadog]\napi_key = \"{MARKER} x\""),
         controller(&format!("api_token = \"{MARKER}\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = \"{MARKER} \\t\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = {{ x = \"{MARKER}\" }}")),
