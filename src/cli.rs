@@ -3,7 +3,9 @@
 mod admin_api;
 mod config;
 mod demo;
+mod doctor;
 mod jobs;
+mod progress;
 mod replay;
 mod serve;
 mod table;
@@ -36,6 +38,9 @@ enum Command {
     /// See it work: the real server, a built-in Agent that prints what arrives, and a Jenkins day.
     #[command(after_help = "Example: recoverd demo --exit")]
     Demo(demo::Demo),
+    /// Look at all that recoverd stands between, and say what is wrong and what to do. Exits with 1 if anything failed.
+    #[command(after_help = "Example: recoverd doctor --config /etc/recoverd/recoverd.toml")]
+    Doctor(doctor::Doctor),
     /// Post saved webhook documents to a running recoverd.
     #[command(after_help = "Example: recoverd replay --controller main saved/*.json")]
     Replay(replay::Replay),
@@ -73,6 +78,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Exit {
     let result = match (cli.command, outcome) {
         (Command::Demo(demo), _) => demo.run(),
         (Command::Config(config), outcome) => return config.run(outcome),
+        (Command::Doctor(doctor), outcome) => doctor.run(outcome),
         (_, Err(error)) => return refuse(&error),
         (Command::Serve, Ok(settings)) => serve::run(&settings, environment),
         (Command::Replay(replay), Ok(settings)) => replay.run(&settings),

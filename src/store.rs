@@ -32,7 +32,7 @@ use crate::domain::status::{Change, Status};
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Part;
 
-pub use embedded::OpenError;
+pub use embedded::{DATABASE_FILE, OpenError};
 
 /// Why something was not stored.
 #[derive(Clone, Debug, thiserror::Error)]

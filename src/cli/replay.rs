@@ -2,19 +2,17 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anstream::{eprintln, println};
 use anyhow::{Context as _, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::admin_api::{client, detail, reachable, read_token};
 use super::table::harmless;
-use super::{Exit, small_runtime};
+use super::{Exit, progress, small_runtime};
 use crate::config::{Secret, Settings};
 
 #[derive(Debug, Args)]
@@ -76,7 +74,7 @@ impl Replay {
             bail!("--url is no address of a webhook listener");
         }
         let client = client(&url)?;
-        let progress = progress(self.files.len());
+        let progress = progress::bar(self.files.len(), "documents");
         let mut refused = 0_usize;
         for file in &self.files {
             let outcome = match read(file) {
@@ -153,19 +151,4 @@ async fn outcome(file: &Path, controller: &str, sent: Result<reqwest::Response, 
             Outcome { file, status: None, result, accepted: false }
         }
     }
-}
-
-/// Shown on a terminal when it takes longer than two seconds.
-fn progress(length: usize) -> ProgressBar {
-    let progress = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::hidden());
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} documents, {eta} left");
-    progress.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let bar = progress.clone();
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(2));
-        if !bar.is_finished() {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-    });
-    progress
 }

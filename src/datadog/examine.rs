@@ -57,18 +57,19 @@ pub async fn examine(target: &AgentTarget) -> Result<Readership, NoAgent> {
     knocking.await.unwrap_or(Ok(Readership::Unknown))
 }
 
-/// A Unix socket that is not read is full before long.
+/// A Unix socket that is not read is full before long, and stays so.
 fn is_taken_in(link: &Link) -> Readership {
-    let until = Instant::now() + READING_TIME;
-    for _ in 0..KNOCKS {
-        while !link.has_room() {
-            if Instant::now() >= until {
-                return Readership::Unread;
-            }
-            thread::sleep(PAUSE);
-        }
+    if (0..KNOCKS).all(|_| link.has_room()) {
+        return Readership::Reads;
     }
-    Readership::Reads
+    let until = Instant::now() + READING_TIME;
+    while Instant::now() < until {
+        if link.has_room() {
+            return Readership::Reads;
+        }
+        thread::sleep(PAUSE);
+    }
+    Readership::Unread
 }
 
 /// The kernel tells how much lies unread before each UDP socket of this network namespace.

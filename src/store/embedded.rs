@@ -29,6 +29,9 @@ use crate::domain::rules::{Children, Rulebook};
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Part;
 
+/// The file in `data_dir`. Whoever has it open holds a lock on it.
+pub const DATABASE_FILE: &str = "recoverd.redb";
+
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -94,7 +97,7 @@ impl Writer {
     ) -> Result<Self, OpenError> {
         std::fs::create_dir_all(directory)
             .map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
-        let path = directory.join("recoverd.redb");
+        let path = directory.join(DATABASE_FILE);
         let base = Base::open(&path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
             other => OpenError::Database { path: path.clone(), source: Box::new(other) },

@@ -24,9 +24,9 @@ async fn each_fault_of_an_answer_is_told_with_its_remedy_and_without_a_secret() 
         (Fault::Status(404), "not_found", false, "with its context path"),
         (Fault::Status(400), "status", false, "answered 400"),
         (Fault::Status(429), "status", true, "answered 429"),
-        (Fault::Status(500), "status", true, "look into Jenkins' log"),
+        (Fault::Status(500), "status", true, "wait if Jenkins is starting"),
         (Fault::Status(503), "status", true, "answered 503"),
-        (Fault::Truncated, "syntax", true, "it was cut off"),
+        (Fault::Truncated, "syntax", true, "look for a proxy that cuts or changes it"),
         (Fault::Cut, "broken", true, "look for a proxy that cuts it"),
         (Fault::Bomb(200 * 1024 * 1024), "too_large", false, "over 16777216 bytes"),
         (Fault::FalseGzip, "compression", true, "look for a proxy that changes it"),
@@ -39,7 +39,7 @@ async fn each_fault_of_an_answer_is_told_with_its_remedy_and_without_a_secret() 
         (Fault::Redirect("//elsewhere.example/".into()), "redirect", false, "http://elsewhere.example,"),
         (Fault::Redirect("\u{1}".into()), "redirect", false, "leads to nowhere"),
         (Fault::Body("{}".into()), "foreign", false, "the answer lacks `jobs`"),
-        (Fault::Body("[]".into()), "foreign", false, "this is not Jenkins"),
+        (Fault::Body("[]".into()), "foreign", false, "check that `url` is Jenkins"),
         (Fault::Body("{\"jobs\":[}".into()), "syntax", true, "line 1, column 10"),
         (Fault::Body("jobs".into()), "syntax", true, "line 1, column 1"),
     ];
@@ -95,7 +95,7 @@ async fn who_we_are_and_may_see_is_told_apart() {
     let nobody = RemoteApi::new(nobody).unwrap();
     assert!(nobody.introduce().await.unwrap().is_anonymous);
     let error = tour(&nobody).await.unwrap_err();
-    assert_eq!(error.fault, Wrong::Forbidden { permission: Some("hudson.model.Hudson.Read".to_owned()) });
+    assert_eq!(error.fault, Wrong::Forbidden { permission: Some("Overall/Read".to_owned()) });
     server.jenkins().anonymous_may_read = true;
     assert!(tour(&nobody).await.is_ok());
 

@@ -1,6 +1,7 @@
 //! Stands where Jenkins does: a tree of jobs that tests change, its remote access API with a real `tree` evaluator, and
 //! the Notification plugin's documents for what happens in it. Written after the sources of Jenkins core, stapler and the
 //! plugins. What can be wrong with a Jenkins is in [`Fault`].
+#![allow(clippy::result_large_err, reason = "a refusal is a whole answer")]
 
 mod documents;
 mod export;

@@ -86,7 +86,8 @@ fn refuse_status(url: &Url, response: &Response) -> Result<(), Fault> {
         StatusCode::UNAUTHORIZED => Err(Fault::Unauthorized),
         // `AccessDeniedException3` of Jenkins core says what is missing.
         StatusCode::FORBIDDEN => {
-            Err(Fault::Forbidden { permission: text(response.headers(), "x-required-permission") })
+            let permission = text(response.headers(), "x-required-permission");
+            Err(Fault::Forbidden { permission: permission.map(|id| as_people_call_it(&id)) })
         }
         StatusCode::NOT_FOUND => Err(Fault::NotFound),
         status if status.is_redirection() => {
@@ -97,6 +98,13 @@ fn refuse_status(url: &Url, response: &Response) -> Result<(), Fault> {
         status if status.is_success() => Ok(()),
         status => Err(Fault::Status { status: status.as_u16() }),
     }
+}
+
+/// Jenkins' pages name a permission by its group: `hudson.model.Hudson.Read` is Overall/Read.
+fn as_people_call_it(permission: &str) -> String {
+    let groups = [("hudson.model.Hudson.", "Overall/"), ("hudson.model.Item.", "Job/")];
+    let known = groups.iter().find_map(|(id, group)| Some(format!("{group}{}", permission.strip_prefix(id)?)));
+    known.unwrap_or_else(|| permission.to_owned())
 }
 
 /// For messages: neither query nor user.

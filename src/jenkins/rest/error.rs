@@ -14,13 +14,13 @@ pub struct RestError {
 /// What was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    #[error("cannot be reached ({why}): check `url`, that Jenkins runs, and what lies between: DNS, proxy, firewall")]
+    #[error("cannot be reached ({why}): check `url`, that Jenkins runs, and what lies between (DNS, proxy, firewall)")]
     Unreachable { why: String },
     #[error(
         "its certificate is not trusted ({why}): name the certificate authority in SSL_CERT_FILE, or mend the certificate"
     )]
     Certificate { why: String },
-    #[error("no whole answer within {} s: Jenkins is slow or overloaded", after.as_secs())]
+    #[error("no whole answer within {} s: see whether Jenkins is overloaded", after.as_secs())]
     Timeout { after: Duration },
     #[error("the connection broke within the answer ({why}): look for a proxy that cuts it")]
     Broken { why: String },
@@ -39,21 +39,23 @@ pub enum Fault {
     NotFound,
     #[error("leads to {to}, where no credentials are sent: set `url` to Jenkins' own address")]
     Redirect { to: String },
-    #[error("answered {status}: look into Jenkins' log")]
+    #[error("answered {status}: wait if Jenkins is starting, else look into its log")]
     Status { status: u16 },
     #[error("answered with a page instead of JSON, probably a login: let the API pass by single sign-on or its proxy")]
     Page,
-    #[error("the answer is over {limit} bytes, which is refused")]
+    #[error("the answer is over {limit} bytes: check that `url` is Jenkins")]
     TooLarge { limit: usize },
-    #[error("the answer has over {limit} items, which is refused")]
+    #[error("the answer has over {limit} items: check that `url` is Jenkins")]
     TooMany { limit: usize },
     #[error("the answer's compression is broken or unknown: look for a proxy that changes it")]
     Compression,
-    #[error("the answer is no JSON at line {line}, column {column}: it was cut off, or this is not Jenkins")]
+    #[error(
+        "the answer is cut off, or no JSON, at line {line}, column {column}: look for a proxy that cuts or changes it"
+    )]
     Syntax { line: usize, column: usize },
-    #[error("the answer lacks {what}: this is not Jenkins, or a proxy answers for it")]
+    #[error("the answer lacks {what}: check that `url` is Jenkins, and that no proxy answers for it")]
     Foreign { what: &'static str },
-    #[error("not done after {} s: Jenkins is too slow for so many jobs", after.as_secs())]
+    #[error("not all jobs were seen within {} s: see whether Jenkins is overloaded", after.as_secs())]
     Endless { after: Duration },
 }
 
@@ -61,10 +63,10 @@ impl Fault {
     /// Whether it may pass by itself. Otherwise somebody has to change something.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } | Self::Endless { .. } => true,
-            Self::Syntax { .. } | Self::Compression => true,
             Self::Status { status } => *status >= 500 || matches!(status, 408 | 425 | 429),
-            _ => false,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } | Self::Endless { .. } => true,
+            // What was cut off.
+            fault => matches!(fault, Self::Syntax { .. } | Self::Compression),
         }
     }
 

@@ -206,17 +206,15 @@ impl<'de> Fill<'de> for Item<'_, 'de> {
                 found.has_last = true;
                 map.next_value_seed(Filling(&mut found.last))?;
             }
-            "jobs" => match levels.checked_sub(1) {
-                Some(levels) => {
-                    let mut list = Items { levels, left, found: None };
-                    map.next_value_seed(Filling(&mut list))?;
-                    found.below = list.found.map_or(Below::Nothing, Below::Listed);
-                }
-                None => {
-                    skip(map)?;
-                    found.below = Below::Unasked;
-                }
-            },
+            "jobs" if *levels == 0 => {
+                skip(map)?;
+                found.below = Below::Unasked;
+            }
+            "jobs" => {
+                let mut list = Items { levels: *levels - 1, left, found: None };
+                map.next_value_seed(Filling(&mut list))?;
+                found.below = list.found.map_or(Below::Nothing, Below::Listed);
+            }
             _ => skip(map)?,
         }
         Ok(())
@@ -393,7 +391,9 @@ mod tests {
             cut in 0..=ANSWER.len(), damages in vec((0..ANSWER.len(), any::<u8>()), 0..6), most in 0..5_usize,
         ) {
             let mut body = ANSWER.as_bytes().to_vec();
-            damages.into_iter().for_each(|(at, byte)| body[at] = byte);
+            for (at, byte) in damages {
+                body[at] = byte;
+            }
             body.truncate(cut);
             let _ = builds(&JobPath::parse("a").unwrap(), &body);
             if let Ok(found) = items(&body, 3, most) {

@@ -21,9 +21,9 @@ struct Items {
     items: Option<Vec<Waiting>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(default)]
-#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "Jenkins writes it so")]
 struct Waiting {
     blocked: bool,
     buildable: bool,

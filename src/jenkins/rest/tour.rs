@@ -236,7 +236,9 @@ impl<'a> Tour<'a> {
                 Below::Unasked => self.visit_later(Visit::of(place)),
                 Below::Listed(inner) => {
                     let rest = Visit::after(&place, Extent::INNER, Extent::INNER, &inner);
-                    rest.into_iter().for_each(|rest| self.visit_later(rest));
+                    if let Some(rest) = rest {
+                        self.visit_later(rest);
+                    }
                     self.gather(&place, inner, items);
                 }
             }

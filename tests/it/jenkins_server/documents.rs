@@ -72,5 +72,11 @@ pub(super) fn url(full: &str) -> String {
         .remove(b'+')
         .remove(b',')
         .remove(b'=');
-    full.split('/').map(|name| format!("job/{}/", percent_encoding::utf8_percent_encode(name, KEPT))).collect()
+    let mut url = String::new();
+    for name in full.split('/') {
+        url.push_str("job/");
+        url.extend(percent_encoding::utf8_percent_encode(name, KEPT));
+        url.push('/');
+    }
+    url
 }

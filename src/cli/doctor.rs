@@ -1,0 +1,157 @@
+//! `recoverd doctor`: looks at everything that recoverd stands between, and says what is wrong and what to do.
+
+mod asking;
+mod finding;
+mod jenkins;
+mod others;
+mod store;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::{Exit, progress, small_runtime, table};
+use crate::config::{ConfigError, Controller, Settings};
+use finding::{Finding, Verdict};
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Nothing has failed.
+    ok: bool,
+    findings: Vec<Finding>,
+}
+
+/// No check takes longer; each has shorter limits of its own.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Doctor {
+    pub(super) fn run(&self, outcome: Result<Settings, ConfigError>) -> anyhow::Result<Exit> {
+        let settings = match outcome {
+            Ok(settings) => settings,
+            Err(error) => {
+                let wrong = |line: &String| Finding::failed("settings", line.as_str(), "");
+                self.print(error.lines().iter().map(wrong).collect());
+                return Ok(Exit::Usage);
+            }
+        };
+        let findings = small_runtime()?.block_on(examine(settings));
+        let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
+        self.print(findings);
+        Ok(if failed { Exit::Failure } else { Exit::Success })
+    }
+
+    fn print(&self, findings: Vec<Finding>) {
+        let count = |of: Verdict| findings.iter().filter(|finding| finding.verdict == of).count();
+        let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
+        if self.json {
+            let report = Report { ok: failed == 0, findings };
+            println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            return;
+        }
+        let rows: Vec<Vec<String>> = findings.iter().flat_map(Finding::rows).collect();
+        table::print(&["verdict", "check", "found"], &rows, |column, cell| match (column, cell.trim_end()) {
+            (0, "ok") => AnsiColor::Green.on_default(),
+            (0, "warning") => AnsiColor::Yellow.on_default(),
+            (0, "FAILED") => AnsiColor::Red.on_default().bold(),
+            (0, "skipped") => Style::new().dimmed(),
+            _ => Style::new(),
+        });
+        println!("{}", summary(failed, warnings));
+    }
+}
+
+fn summary(failed: usize, warnings: usize) -> String {
+    match (failed, warnings) {
+        (0, 0) => "all is well".to_owned(),
+        (0, 1) => "nothing failed, 1 warning".to_owned(),
+        (0, warnings) => format!("nothing failed, {warnings} warnings"),
+        (failed, 0) => format!("{failed} failed"),
+        (failed, 1) => format!("{failed} failed, 1 warning"),
+        (failed, warnings) => format!("{failed} failed, {warnings} warnings"),
+    }
+}
+
+/// All checks at once; their findings in a fixed order.
+async fn examine(settings: Settings) -> Vec<Finding> {
+    let settings = Arc::new(settings);
+    let mut checks = Checks { running: JoinSet::new(), begun: 0 };
+    let of_settings = of_settings(&settings);
+    checks.begin("settings", async { of_settings });
+    checks.begin("store", store::look(settings.data_dir.clone()));
+    checks.begin("recoverd", others::recoverd(settings.clone()));
+    for index in 0..settings.controllers().len() {
+        let settings = settings.clone();
+        checks.begin("jenkins", async move {
+            match settings.controllers().get(index) {
+                Some(controller) => of_controller(&settings, controller).await,
+                None => Vec::new(),
+            }
+        });
+    }
+    checks.begin("agent", others::agent(settings.clone()));
+    checks.begin("datadog key", others::datadog_key(settings.clone()));
+    checks.begin("sentry", others::sentry(settings));
+    checks.end().await
+}
+
+fn of_settings(settings: &Settings) -> Vec<Finding> {
+    match settings.warnings() {
+        [] => vec![Finding::ok("settings", "they are good")],
+        warnings => warnings.iter().map(|warning| Finding::warning("settings", warning, "")).collect(),
+    }
+}
+
+async fn of_controller(settings: &Settings, controller: &Controller) -> Vec<Finding> {
+    let (mut findings, webhooks) = tokio::join!(jenkins::examine(controller), others::webhooks(settings, controller));
+    findings.push(webhooks);
+    findings
+}
+
+struct Checks {
+    running: JoinSet<(usize, Vec<Finding>)>,
+    begun: usize,
+}
+
+impl Checks {
+    fn begin(&mut self, name: &'static str, check: impl Future<Output = Vec<Finding>> + Send + 'static) {
+        let place = self.begun;
+        self.begun += 1;
+        self.running.spawn(async move {
+            let findings = tokio::time::timeout(PATIENCE, check).await.unwrap_or_else(|_| {
+                let found = format!("it had no result after {} s", PATIENCE.as_secs());
+                vec![Finding::failed(
+                    name,
+                    found,
+                    "see whether this machine is overloaded, or its disk or network hangs",
+                )]
+            });
+            (place, findings)
+        });
+    }
+
+    async fn end(mut self) -> Vec<Finding> {
+        let progress = progress::bar(self.begun, "checks");
+        let mut done = Vec::with_capacity(self.begun);
+        while let Some(check) = self.running.join_next().await {
+            // A check that panicked was told of by the panic.
+            done.extend(check);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        done.sort_by_key(|(place, _)| *place);
+        done.into_iter().flat_map(|(_, findings)| findings).collect()
+    }
+}
