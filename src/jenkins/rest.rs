@@ -2,6 +2,9 @@
 //!
 //! Whatever answers is taken for hostile: every answer has a limit in size, items and time, nothing that it says is
 //! fetched, and credentials go to the configured address and nowhere else.
+//!
+//! Jenkins gives these answers no `ETag` (`hudson.model.Api.setHeaders`), so there is no asking whether something has
+//! changed: an item that says what it said before is told by its fingerprint, and need not be merged.
 
 mod answer;
 mod error;
