@@ -274,7 +274,7 @@ impl Writer {
         let started = Instant::now();
         let journal = self.journal.as_mut().ok_or_else(|| Broken("it is being opened anew".to_owned()))?;
         // What nobody waits for is durable with the next batch.
-        journal.append(&staged, !answers.is_empty())?;
+        journal.append(&staged, jobs_added, !answers.is_empty())?;
         self.shared.extend(staged, jobs_added);
         // Before anybody is told: whoever tells a page afterwards looks here.
         let moved = news.iter().filter(|news| news.change.is_some()).count();
@@ -372,8 +372,8 @@ impl Writer {
 /// Reads the journal over the database. Returns what must be at hand.
 fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Projects), Broken> {
     let applied = base.prepare()?;
-    let (journal, rows) = Journal::open(directory, applied)?;
-    shared.fill(base, rows)?;
+    let (journal, ahead) = Journal::open(directory, applied)?;
+    shared.fill(base, ahead)?;
     let mut projects = Projects::default();
     for (key, value) in shared.rows(Table::Projects, Bound::Unbounded, usize::MAX)? {
         let known = || -> Result<(JobKey, (Source, Children)), Broken> { Ok((job_key(&key)?, codec::decode(&value)?)) };

@@ -13,6 +13,23 @@ use super::rows::{self, Rows};
 
 /// Length, generation, checksum of generation and payload.
 const HEAD: usize = 4 + 8 + 4;
+/// How many jobs there are more, or fewer, after a batch. It stands before the batch's rows, so that jobs need not be counted at a
+/// start.
+const ADDED: usize = 8;
+
+/// What the journal holds beyond the database.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Ahead {
+    pub(super) rows: Rows,
+    pub(super) jobs_added: i64,
+}
+
+impl Ahead {
+    fn extend(&mut self, newer: Ahead) {
+        self.rows.extend(newer.rows);
+        self.jobs_added = self.jobs_added.saturating_add(newer.jobs_added);
+    }
+}
 /// A file grows to a multiple of so much: growing costs a write of the file's own data as well.
 const STEP: u64 = 1024 * 1024;
 /// What it grows by, piece by piece.
@@ -41,7 +58,7 @@ struct Segment {
 
 impl Journal {
     /// Opens the files in `directory`, and returns what they hold that is newer than generation `applied`.
-    pub(super) fn open(directory: &Path, applied: u64) -> io::Result<(Self, Rows)> {
+    pub(super) fn open(directory: &Path, applied: u64) -> io::Result<(Self, Ahead)> {
         let mut journal = Self {
             directory: directory.to_owned(),
             segments: Vec::new(),
@@ -55,16 +72,16 @@ impl Journal {
             optional(OpenOptions::new().read(true).write(true).open(journal.path(journal.segments.len())))?
         {
             let bytes = std::fs::read(journal.path(journal.segments.len()))?;
-            let (generation, rows) = replay(&bytes);
+            let (generation, ahead) = replay(&bytes);
             let generation = generation.filter(|generation| *generation > applied);
             journal.segments.push(Segment { file, allocated: bytes.len() as u64, generation });
-            found.extend(generation.map(|generation| (generation, rows)));
+            found.extend(generation.map(|generation| (generation, ahead)));
         }
         found.sort_by_key(|(generation, _)| *generation);
         journal.generation = found.last().map_or(applied, |(generation, _)| *generation);
-        let mut all = Rows::default();
-        for (_, rows) in found {
-            all.extend(rows);
+        let mut all = Ahead::default();
+        for (_, ahead) in found {
+            all.extend(ahead);
         }
         journal.turn()?;
         Ok((journal, all))
@@ -94,9 +111,10 @@ impl Journal {
     }
 
     /// Writes one batch. On `Ok`, and with `durable`, it survives a crash of the node.
-    pub(super) fn append(&mut self, rows: &Rows, durable: bool) -> io::Result<()> {
+    pub(super) fn append(&mut self, rows: &Rows, jobs_added: i64, durable: bool) -> io::Result<()> {
         self.frame.clear();
         self.frame.resize(HEAD, 0);
+        self.frame.extend(jobs_added.to_le_bytes());
         rows::encode(rows, &mut self.frame);
         let generation = self.generation.to_le_bytes();
         let length = u32::try_from(self.frame.len() - HEAD)
@@ -149,17 +167,17 @@ impl Journal {
 }
 
 /// The frames from the beginning on, up to the first that is torn or of another generation than the first.
-fn replay(mut bytes: &[u8]) -> (Option<u64>, Rows) {
-    let (mut generation, mut rows) = (None, Rows::default());
+fn replay(mut bytes: &[u8]) -> (Option<u64>, Ahead) {
+    let (mut generation, mut ahead) = (None, Ahead::default());
     while let Some((of, batch, rest)) = frame(bytes).filter(|(of, ..)| generation.is_none_or(|first| first == *of)) {
         generation = Some(of);
-        rows.extend(batch);
+        ahead.extend(batch);
         bytes = rest;
     }
-    (generation, rows)
+    (generation, ahead)
 }
 
-fn frame(bytes: &[u8]) -> Option<(u64, Rows, &[u8])> {
+fn frame(bytes: &[u8]) -> Option<(u64, Ahead, &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (generation, rest) = rest.split_first_chunk()?;
     let (expected, rest) = rest.split_first_chunk()?;
@@ -167,7 +185,9 @@ fn frame(bytes: &[u8]) -> Option<(u64, Rows, &[u8])> {
     if checksum(generation, payload) != u32::from_le_bytes(*expected) {
         return None;
     }
-    Some((u64::from_le_bytes(*generation), rows::decode(payload)?, rest))
+    let (jobs_added, rows) = payload.split_first_chunk::<ADDED>()?;
+    let ahead = Ahead { rows: rows::decode(rows)?, jobs_added: i64::from_le_bytes(*jobs_added) };
+    Some((u64::from_le_bytes(*generation), ahead, rest))
 }
 
 fn checksum(generation: &[u8], payload: &[u8]) -> u32 {
@@ -198,13 +218,17 @@ mod tests {
         rows
     }
 
-    fn merged(batches: impl IntoIterator<Item = u8>) -> Rows {
-        let mut all = Rows::default();
-        batches.into_iter().for_each(|number| all.extend(batch(number)));
+    fn merged(batches: impl IntoIterator<Item = u8>) -> Ahead {
+        let mut all = Ahead::default();
+        batches.into_iter().for_each(|number| all.extend(Ahead { rows: batch(number), jobs_added: number.into() }));
         all
     }
 
-    fn reopened(directory: &Path, applied: u64) -> Rows {
+    fn write(journal: &mut Journal, number: u8) {
+        journal.append(&batch(number), number.into(), true).unwrap();
+    }
+
+    fn reopened(directory: &Path, applied: u64) -> Ahead {
         Journal::open(directory, applied).unwrap().1
     }
 
@@ -212,26 +236,26 @@ mod tests {
     fn what_the_database_has_is_not_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let (mut journal, nothing) = Journal::open(directory.path(), 0).unwrap();
-        assert!(nothing.is_empty());
-        journal.append(&batch(1), true).unwrap();
+        assert_eq!(nothing, Ahead::default());
+        write(&mut journal, 1);
         let first = journal.turn().unwrap();
-        journal.append(&batch(2), true).unwrap();
+        write(&mut journal, 2);
         drop(journal);
         assert_eq!(reopened(directory.path(), 0), merged([1, 2]));
         assert_eq!(reopened(directory.path(), first), merged([2]));
-        assert!(reopened(directory.path(), first + 1).is_empty());
+        assert_eq!(reopened(directory.path(), first + 1), Ahead::default());
     }
 
     #[test]
     fn a_file_that_is_used_again_tells_nothing_of_its_past() {
         let directory = tempfile::tempdir().unwrap();
         let (mut journal, _) = Journal::open(directory.path(), 0).unwrap();
-        (1..=9).for_each(|number| journal.append(&batch(number), true).unwrap());
+        (1..=9).for_each(|number| write(&mut journal, number));
         let first = journal.turn().unwrap();
         journal.release(first);
         let second = journal.turn().unwrap();
         journal.release(second);
-        journal.append(&batch(10), true).unwrap();
+        write(&mut journal, 10);
         drop(journal);
         assert_eq!(reopened(directory.path(), second), merged([10]));
         let files = std::fs::read_dir(directory.path()).unwrap().count();
@@ -248,7 +272,7 @@ mod tests {
             let (mut journal, _) = Journal::open(directory.path(), 0).unwrap();
             let mut ends = vec![0];
             for number in 0..count {
-                journal.append(&batch(number), true).unwrap();
+                write(&mut journal, number);
                 ends.push(journal.bytes());
             }
             let file = journal.path(journal.active);

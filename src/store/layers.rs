@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::codec;
 use super::database::{Base, Broken, Snapshot};
+use super::journal::Ahead;
 use super::rows::{Key, Row, Rows, Table, Value};
 use super::{Entry, StoreError};
 use crate::domain::job::{ControllerName, JobKey, JobPath};
@@ -93,15 +94,10 @@ impl Shared {
     }
 
     /// Begins anew with a database that was just opened, and what the journal has over it.
-    pub(super) fn fill(&self, base: Base, over: Rows) -> Result<(), Broken> {
-        let jobs = base.snapshot(Table::Jobs)?;
-        let mut count = jobs.len()?;
-        for (key, value) in over.of(Table::Jobs) {
-            let stored = jobs.with(key, |_| ())?.is_some();
-            count = (count + u64::from(value.is_some())).saturating_sub(u64::from(stored));
-        }
-        self.jobs.store(count, Ordering::Relaxed);
-        *self.write() = Layers { active: over, frozen: None, base: Some(Arc::new(base)) };
+    pub(super) fn fill(&self, base: Base, ahead: Ahead) -> Result<(), Broken> {
+        let stored = base.snapshot(Table::Jobs)?.len()?;
+        self.jobs.store(stored.saturating_add_signed(ahead.jobs_added), Ordering::Relaxed);
+        *self.write() = Layers { active: ahead.rows, frozen: None, base: Some(Arc::new(base)) };
         Ok(())
     }
 

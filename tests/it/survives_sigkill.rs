@@ -99,6 +99,8 @@ async fn stored(directory: &std::path::Path, text: &str) -> HashMap<String, u64>
         });
         (job, newest.unwrap_or(0))
     };
+    let listed = store.page(None, 1_000).unwrap().len() as u64;
+    assert_eq!(store.count(), listed, "the count follows the journal");
     let stored = (0..SENDERS).map(|sender| newest(format!("acme/job-{sender}"))).collect();
     drop(store);
     // The file is free once the writer has ended.
