@@ -13,13 +13,14 @@
 )]
 
 mod load;
+#[path = "load/process.rs"]
+mod process;
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use process::Process;
 
 const JOBS: usize = 100_000;
 const FEW: usize = 100;
@@ -27,80 +28,29 @@ const CONNECTIONS: usize = 50;
 /// Webhooks of each measurement.
 const WEBHOOKS: usize = 50_000;
 
-struct Process {
-    child: Child,
-    webhooks: SocketAddr,
-    ready_after: Duration,
-}
-
-impl Process {
-    fn start(directory: &Path, socket: &Path, resend_interval: &str) -> Self {
-        let text = format!(
-            r#"
-data_dir = {:?}
-[webhooks]
-listen = "127.0.0.1:0"
-rate_per_second = 4000000
-burst = 4000000
-[admin]
-listen = "127.0.0.1:0"
+fn start(directory: &Path, socket: &Path, resend_interval: &str) -> Process {
+    let more = format!(
+        r#"
 [[jenkins]]
 name = "main"
 url = "https://ci.example.org/"
 tokens = ["{}"]
-[datadog]
-dogstatsd = "unix://{}"
-resend_interval = "{resend_interval}"
-[log]
-format = "json"
 "#,
-            directory.join("data").display().to_string(),
-            load::TOKEN,
-            socket.display()
-        );
-        let file = directory.join("recoverd.toml");
-        std::fs::write(&file, text).unwrap();
-        let start = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_recoverd"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready = loop {
-            let line = lines.next().expect("recoverd ended").unwrap();
-            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if value["message"] == "recoverd is ready" {
-                break value;
-            }
-        };
-        let ready_after = start.elapsed();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, webhooks: ready["webhooks"].as_str().unwrap().parse().unwrap(), ready_after }
-    }
+        load::TOKEN
+    );
+    Process::start(directory, socket, resend_interval, &more)
+}
 
-    fn cpu(&self) -> Duration {
-        load::cpu_of(self.child.id())
+/// CPU of one webhook, in microseconds, with `WEBHOOKS` of them spread over `jobs` jobs.
+fn cost(process: &Process, jobs: usize, first: u64) -> f64 {
+    let before = process.cpu();
+    if jobs <= FEW {
+        load::flood(process.webhooks, CONNECTIONS, jobs, first, (WEBHOOKS / jobs) as u64);
+    } else {
+        load::flood_sample(process.webhooks, CONNECTIONS, jobs, WEBHOOKS, first);
     }
-
-    fn resident_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    }
-
-    /// CPU of one webhook, in microseconds, with `WEBHOOKS` of them spread over `jobs` jobs.
-    fn cost(&self, jobs: usize, first: u64) -> f64 {
-        let before = self.cpu();
-        if jobs <= FEW {
-            load::flood(self.webhooks, CONNECTIONS, jobs, first, (WEBHOOKS / jobs) as u64);
-        } else {
-            load::flood_sample(self.webhooks, CONNECTIONS, jobs, WEBHOOKS, first);
-        }
-        std::thread::sleep(Duration::from_secs(2));
-        (self.cpu() - before).as_secs_f64() * 1e6 / WEBHOOKS as f64
-    }
+    std::thread::sleep(Duration::from_secs(2));
+    (process.cpu() - before).as_secs_f64() * 1e6 / WEBHOOKS as f64
 }
 
 fn main() {
@@ -108,15 +58,15 @@ fn main() {
     let socket = directory.path().join("dsd.socket");
     let checks = load::agent(&socket);
 
-    let mut process = Process::start(directory.path(), &socket, "1h");
+    let mut process = start(directory.path(), &socket, "1h");
     std::thread::sleep(Duration::from_secs(1));
     println!("idle: {:.1} MiB resident (bar: 15)", process.resident_mib());
-    process.cost(FEW, 1);
-    let few = process.cost(FEW, 10_000);
+    cost(&process, FEW, 1);
+    let few = cost(&process, FEW, 10_000);
     load::flood(process.webhooks, CONNECTIONS, JOBS, 1, 1);
     println!("{JOBS} jobs, after their first builds: {:.1} MiB resident (bar: 100)", process.resident_mib());
-    process.cost(JOBS, 2);
-    let many = process.cost(JOBS, 3);
+    cost(&process, JOBS, 2);
+    let many = cost(&process, JOBS, 3);
     println!(
         "a webhook costs {few:.1} us of CPU at {FEW} jobs, {many:.1} at {JOBS}: ratio {:.2} (bar: 1.2)",
         many / few
@@ -126,7 +76,7 @@ fn main() {
     process.child.kill().unwrap();
     process.child.wait().unwrap();
     let before = checks.load(Ordering::Relaxed);
-    let mut process = Process::start(directory.path(), &socket, "20s");
+    let mut process = start(directory.path(), &socket, "20s");
     println!("ready {:.0} ms after a SIGKILL with {JOBS} jobs (bar: 300)", process.ready_after.as_secs_f64() * 1e3);
     let started = process.cpu();
     while checks.load(Ordering::Relaxed) < before + JOBS as u64 {

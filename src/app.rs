@@ -12,12 +12,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::catch_up::{CatchUp, CatchUpMetrics, Watch};
 use crate::config::{self, Settings};
 use crate::datadog::{AgentMetrics, AgentSink};
+use crate::domain::job::ControllerName;
 use crate::domain::pod::PodIdentity;
 use crate::http::admin::{self, Admin};
 use crate::http::auth::{Access, Tokens};
 use crate::http::jenkins::{self, Controller, WebhookMetrics, Webhooks};
+use crate::jenkins::rest::{RemoteApi, RestError};
 use crate::kubernetes::downward;
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
@@ -40,6 +43,8 @@ pub enum StartError {
     Forbidden { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Store(OpenError),
+    #[error("cannot ask the Jenkins {controller}: {source}")]
+    Jenkins { controller: ControllerName, source: RestError },
 }
 
 /// What an operator can do about an address that cannot be had.
@@ -114,12 +119,21 @@ impl Bound {
         let resend = Resend {
             rulebook: rulebook.clone(),
             store: store.clone(),
-            sink,
-            clock,
+            sink: sink.clone(),
+            clock: clock.clone(),
             interval: settings.datadog.resend_interval,
             metrics: ResendMetrics::register(&mut registry),
         };
         supervisor.spawn("resend", resend.run(supervisor.stop()));
+
+        let catch_up = CatchUp {
+            rulebook: rulebook.clone(),
+            store: store.clone(),
+            sink,
+            clock: clock.clone(),
+            metrics: CatchUpMetrics::register(&mut registry),
+        };
+        supervisor.spawn("catch-up", catch_up.run(watches(settings, &health)?, supervisor.stop()));
 
         let (pod_sender, pod) = watch::channel(pod);
         let downward_dir = settings.kubernetes.downward_dir.clone();
@@ -163,6 +177,7 @@ impl Bound {
             registry: Arc::new(registry),
             store,
             rulebook,
+            clock,
             pod,
         };
         supervisor.spawn(
@@ -227,6 +242,19 @@ fn controllers(settings: &Settings) -> BTreeMap<String, Controller> {
         (controller.name.to_string(), Controller { name: controller.name.clone(), access })
     };
     settings.controllers().iter().map(door).collect()
+}
+
+/// The controllers that are asked.
+fn watches(settings: &Settings, health: &Health) -> Result<Vec<Watch>, StartError> {
+    let mut watches = Vec::new();
+    for controller in settings.controllers() {
+        let Some((api, every)) = controller.api.clone().zip(controller.poll_interval) else { continue };
+        let name = controller.name.clone();
+        let api = RemoteApi::new(api).map_err(|source| StartError::Jenkins { controller: name.clone(), source })?;
+        let health = health.optional(&format!("jenkins {name}"));
+        watches.push(Watch::new(name, api, every, health));
+    }
+    Ok(watches)
 }
 
 fn access(configured: &config::Access) -> Access {

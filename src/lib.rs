@@ -3,6 +3,7 @@
 //! Six floors; an import points down or stays in its room. `ARCHITECTURE.md` draws them.
 
 pub mod app;
+pub mod catch_up;
 pub mod cli;
 pub mod config;
 pub mod datadog;

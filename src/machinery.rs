@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod health;
 pub mod listener;
+pub mod retry;
 pub mod supervise;
 pub mod throttle;

@@ -1,7 +1,8 @@
 //! The rounds: every job's status, again and again. One lost datagram, a dead Agent, a crash between storing and
 //! sending, a change of rules: all heal here.
 //!
-//! Metrics: `recoverd_rounds_total`, `recoverd_round_seconds`, `recoverd_jobs` by status, `recoverd_jobs_colliding`.
+//! Metrics: `recoverd_rounds_total`, `recoverd_round_seconds`, `recoverd_jobs` by status, `recoverd_jobs_colliding`,
+//! `recoverd_jobs_silent`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::domain::job::{JobKey, JobPath, stable_hash};
 use crate::domain::record::Closed;
 use crate::domain::rules::{Children, Rulebook};
 use crate::domain::signal::{Signal, Tag, tag};
+use crate::domain::silence::Silence;
 use crate::domain::status::Status;
 use crate::machinery::clock::Clock;
 use crate::store::{Entry, Store, StoreError};
@@ -35,6 +37,7 @@ pub struct ResendMetrics {
     seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     jobs: Family<Of, Gauge>,
     colliding: Gauge,
+    silent: Gauge,
 }
 
 impl ResendMetrics {
@@ -44,6 +47,8 @@ impl ResendMetrics {
         registry.register("recoverd_round_seconds", "How long the last round took", new.seconds.clone());
         let help = "Jobs that Datadog cannot tell from another, as it writes their names alike";
         registry.register("recoverd_jobs_colliding", help, new.colliding.clone());
+        let help = "Jobs whose last build was seen without its webhook, where others' come";
+        registry.register("recoverd_jobs_silent", help, new.silent.clone());
         registry.register("recoverd_jobs", "Jobs by their status in the last round", new.jobs.clone());
         new
     }
@@ -120,6 +125,7 @@ impl Resend {
         let pause = pause(self.interval, total);
         let mut counts = [0_i64; 4];
         let mut names = Names::default();
+        let mut silent = 0;
         let mut after = None;
         loop {
             let behind = after.take();
@@ -128,6 +134,8 @@ impl Resend {
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             page.iter().filter(|entry| entry.record.closed().is_none()).for_each(|entry| names.add(&entry.key));
+            let now = self.clock.now();
+            silent += page.iter().filter(|entry| Silence::of(&entry.record, now).is_some()).count();
             let page = self.reviewed(page).await?;
             self.tell(&page, &mut counts).await?;
             self.correct(behind, page, seen).await?;
@@ -138,6 +146,7 @@ impl Resend {
         for (status, count) in ["ok", "warning", "critical", "none"].into_iter().zip(counts) {
             self.metrics.jobs.get_or_create(&Of { status }).set(count);
         }
+        self.metrics.silent.set(i64::try_from(silent).unwrap_or(i64::MAX));
         let before = self.metrics.colliding.set(names.colliding);
         if let Some(example) = names.example.filter(|_| names.colliding > before) {
             tracing::warn!(
@@ -195,7 +204,7 @@ impl Resend {
         let covered = self.rulebook.covers(key);
         match record.closed() {
             Some(Closed::Filtered) => covered,
-            Some(_) => false,
+            Some(_) => record.is_over(self.clock.now()),
             None if !covered => true,
             None => {
                 let holds = |parent: &JobPath| self.rulebook.of(&key.controller)?.children(parent);
@@ -212,7 +221,7 @@ impl Resend {
         let now = self.clock.now();
         let mut signals = Vec::with_capacity(page.len());
         let mut to_confirm = Vec::new();
-        for Entry { key, record } in page {
+        for Entry { key, record } in page.iter().filter(|entry| !entry.record.is_spent()) {
             let speaker = Speaker { key, rules: self.rulebook.of(&key.controller) };
             let level = Level::of(record, self.rulebook.policy(key));
             let column = level.as_ref().map_or(3, |level| level.status as usize);

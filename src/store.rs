@@ -15,6 +15,7 @@ mod rows;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,13 +23,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::domain::amendment::Amendment;
 use crate::domain::announcement::Level;
-use crate::domain::build::BuildReport;
+use crate::domain::build::{BuildReport, Timestamp};
 use crate::domain::history::Novelty;
 use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::record::{Closed, JobRecord, Taken};
 use crate::domain::rules::Rulebook;
 use crate::domain::status::{Change, Status};
+use crate::domain::survey::Item;
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Part;
 
@@ -70,6 +73,43 @@ pub struct Entry {
     pub record: JobRecord,
 }
 
+/// A look at a controller, by which its [`Sighting`]s are judged.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub controller: ControllerName,
+    /// By our clock, before Jenkins was asked. What was closed since stays closed.
+    pub asked: Timestamp,
+    /// By Jenkins' own clock, when it answered.
+    pub clock: Timestamp,
+    /// A build that ended longer ago is history: it has its say in the status, and no metrics.
+    pub fresh: Duration,
+}
+
+impl Look {
+    fn is_fresh(&self, report: &BuildReport) -> bool {
+        report.ended().is_some_and(|ended| self.clock.since(ended) <= self.fresh)
+    }
+}
+
+/// What Jenkins shows of one item.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    pub item: Item,
+    /// Builds that have ended, the oldest first.
+    pub builds: Vec<BuildReport>,
+    /// Where the last one leaves the job as it is.
+    pub decisive: Option<Decisive>,
+}
+
+/// Which build decides a job whose last one does not.
+#[derive(Clone, Copy, Debug)]
+pub struct Decisive {
+    /// The number of the last one.
+    pub last: u64,
+    /// That of the one which decides; `None` when Jenkins has none.
+    pub number: Option<u64>,
+}
+
 /// A request to the one writer.
 #[derive(Debug)]
 enum Command {
@@ -89,6 +129,15 @@ enum Command {
     Review {
         keys: Vec<JobKey>,
         reply: Reply<()>,
+    },
+    Sight {
+        look: Look,
+        sightings: Vec<Sighting>,
+        reply: Reply<u64>,
+    },
+    Amend {
+        amendments: Vec<Amendment>,
+        reply: Reply<Vec<Amendment>>,
     },
     /// It is time to look after the journal.
     Tend,
@@ -214,6 +263,26 @@ impl Store {
     /// When it could not be stored.
     pub async fn review(&self, keys: Vec<JobKey>) -> Result<(), StoreError> {
         self.ask(|reply| Command::Review { keys, reply }).await
+    }
+
+    /// Joins what Jenkins shows with what is known, in one commit. Whatever belongs to one project should come together, or
+    /// a status is told that holds for a moment only. Returns how many builds of known jobs were news.
+    ///
+    /// # Errors
+    /// When it could not be stored; then it left no trace.
+    ///
+    /// # Cancel safety
+    /// It may be stored or not. Telling it again does no harm.
+    pub async fn sight(&self, look: Look, sightings: Vec<Sighting>) -> Result<u64, StoreError> {
+        self.ask(|reply| Command::Sight { look, sightings, reply }).await
+    }
+
+    /// Mends what Jenkins has shown twice to be otherwise. Returns what still held, and was mended.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    pub async fn amend(&self, amendments: Vec<Amendment>) -> Result<Vec<Amendment>, StoreError> {
+        self.ask(|reply| Command::Amend { amendments, reply }).await
     }
 
     /// For whoever tells the news: it must not keep the store open, whose end is its own.

@@ -35,6 +35,9 @@ pub(super) struct List {
     /// Only the jobs with this status.
     #[arg(long)]
     status: Option<StatusArg>,
+    /// Only the jobs whose webhooks do not come although others' do, and what is probably wrong.
+    #[arg(long)]
+    silent: bool,
     /// One JSON document with all jobs.
     #[arg(long)]
     json: bool,
@@ -80,12 +83,17 @@ impl List {
         let total = jobs.len();
         jobs.retain(|job| self.controller.as_ref().is_none_or(|wanted| *wanted == job.controller));
         jobs.retain(|job| self.status.is_none_or(|wanted| job.status == Some(wanted.into())));
+        jobs.retain(|job| !self.silent || job.silent.is_some());
         if self.json {
             println!("{}", serde_json::to_string_pretty(&JobsView { jobs, next: None })?);
         } else if total == 0 {
-            println!("no jobs yet: they appear with their first webhook");
+            println!("no jobs yet: they appear with their first webhook, or with the first look at a Jenkins");
+        } else if jobs.is_empty() && self.silent {
+            println!("none of {total} jobs is silent");
         } else if jobs.is_empty() {
             println!("none of {total} jobs matches; without --controller and --status all are listed");
+        } else if self.silent {
+            print_silent(&jobs);
         } else {
             print_jobs(&jobs);
         }
@@ -170,6 +178,18 @@ pub(super) fn print_jobs(jobs: &[JobView]) {
     table::print(&["controller", "job", "status", "why"], &rows, |column, cell| {
         if column == 2 { colour(cell.trim_end()) } else { anstyle::Style::new() }
     });
+}
+
+fn print_silent(jobs: &[JobView]) {
+    let row = |job: &JobView| {
+        let silent = job.silent.as_ref()?;
+        let branch = silent.branch.as_ref().map(|branch| format!(" on {}", harmless(branch))).unwrap_or_default();
+        let build = format!("#{}{branch}", silent.number);
+        Some(vec![harmless(&job.controller), harmless(&job.job), build, utc(silent.since_ms), silent.advice.clone()])
+    };
+    let rows: Vec<Vec<String>> = jobs.iter().filter_map(row).collect();
+    let columns = ["controller", "job", "build", "ended", "what is probably wrong"];
+    table::print(&columns, &rows, |_, _| anstyle::Style::new());
 }
 
 fn build_row(build: &BuildView) -> Vec<String> {

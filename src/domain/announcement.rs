@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
-use super::build::{BuildReport, Outcome, Timestamp};
+use super::build::{BuildReport, Outcome, Timestamp, Webhook};
 use super::history::Novelty;
 use super::job::{ControllerName, JobKey, JobPath};
 use super::record::{JobRecord, Taken, Timings};
@@ -135,7 +135,13 @@ impl Speaker<'_> {
         let mut measures: Vec<(MetricName, Measure)> = Vec::new();
         match taken.novelty {
             Novelty::Started => measures.push((MetricName::JobStarted, Measure::Count(1))),
-            Novelty::Finished => measures.push((MetricName::JobCompleted, Measure::Count(1))),
+            Novelty::Finished => {
+                // Nobody will tell the start of a build that only Jenkins itself has told of, when it was over.
+                if taken.is_sudden && taken.build.webhook != Webhook::Came {
+                    measures.push((MetricName::JobStarted, Measure::Count(1)));
+                }
+                measures.push((MetricName::JobCompleted, Measure::Count(1)));
+            }
             Novelty::Corrected | Novelty::Duplicate | Novelty::Stale => {}
         }
         let Timings { recovered_after, failed_after, lead, cycle, feedback } = taken.timings;

@@ -44,7 +44,7 @@ impl Timestamp {
 /// Which document gives which figure: `COMPLETED` carries creation + duration, so creation is exact; `FINALIZED` carries
 /// the time of sending; plugins before 1.15 send no duration and before 1.12 no time at all
 /// (notification-plugin, `JobListener` and `Phase`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Created {
     pub latest: Timestamp,
     pub slack: Duration,
@@ -154,13 +154,22 @@ pub struct BuildReport {
     pub link: Option<String>,
 }
 
+impl BuildReport {
+    /// When it ended, or was created if nothing tells how long it took.
+    pub fn ended(&self) -> Option<Timestamp> {
+        self.created.map(|created| created.latest.plus(self.duration.unwrap_or_default()))
+    }
+}
+
 /// How far a build has come, with the result that belongs to it. The order is the rule for two documents of one build:
 /// the later stage corrects the earlier, and within a stage the worse result does, as a Jenkins build can only worsen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Progress {
     Running,
     Completed(Outcome),
     Finalized(Outcome),
+    /// What Jenkins itself shows when asked, whatever was sent before.
+    Settled(Outcome),
 }
 
 impl Progress {
@@ -171,9 +180,19 @@ impl Progress {
     pub fn outcome(self) -> Option<Outcome> {
         match self {
             Self::Running => None,
-            Self::Completed(outcome) | Self::Finalized(outcome) => Some(outcome),
+            Self::Completed(outcome) | Self::Finalized(outcome) | Self::Settled(outcome) => Some(outcome),
         }
     }
+}
+
+/// Whether a build's webhook came. The order is the rule for two reports of one build: the stronger one stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Webhook {
+    /// None was to be expected: nobody listened when the build ended, or its controller sends none.
+    NotDue,
+    /// The build's end was seen without it.
+    Missing,
+    Came,
 }
 
 #[cfg(test)]

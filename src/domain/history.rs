@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::build::{BuildReport, Created, Outcome, Progress, Timestamp};
+use super::build::{BuildReport, Created, Outcome, Progress, Timestamp, Webhook};
 
 /// What is remembered of one build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Build {
     pub number: u64,
     pub created: Created,
@@ -18,6 +18,7 @@ pub struct Build {
     pub queued: Option<Timestamp>,
     pub duration: Option<Duration>,
     pub progress: Progress,
+    pub webhook: Webhook,
 }
 
 /// What one report was, seen against those before it.
@@ -40,6 +41,10 @@ pub enum Novelty {
 pub struct Joined {
     pub build: Build,
     pub novelty: Novelty,
+    /// Nothing had been heard of this build.
+    pub is_sudden: bool,
+    /// Nor is any newer.
+    pub is_next: bool,
     /// How long it stood in the queue, told once: when it first became known.
     pub waited: Option<Duration>,
 }
@@ -57,12 +62,37 @@ impl History {
     /// predecessor are there after a long run of builds that do not.
     const OF_EACH_OUTCOME: usize = 2;
 
+    /// Newest first, as [`Self::builds`] gives them.
+    pub(super) fn of_sorted(builds: Vec<Build>) -> Self {
+        Self { builds }
+    }
+
     pub fn builds(&self) -> &[Build] {
         &self.builds
     }
 
+    /// The newest build that has ended.
+    pub fn last_ended(&self) -> Option<&Build> {
+        self.builds.iter().find(|build| build.progress.outcome().is_some())
+    }
+
+    /// Whether the newest ended build is another one than `last`, the number of the newest that Jenkins shows.
+    pub fn reaches_beyond(&self, last: Option<u64>) -> bool {
+        self.last_ended().is_some_and(|newest| Some(newest.number) != last)
+    }
+
+    /// Forgets the ended builds that are newer than `last`, the number of the newest that Jenkins shows: there are none
+    /// such, or no longer.
+    pub fn withdraw(&mut self, last: Option<u64>) {
+        let mut reached = false;
+        self.builds.retain(|build| {
+            reached |= Some(build.number) == last;
+            reached || build.progress.outcome().is_none()
+        });
+    }
+
     /// Joins what `report` says; `arrived` stands in for the time of creation where it tells none, or one to come.
-    pub fn join(&mut self, report: &BuildReport, arrived: Timestamp) -> Joined {
+    pub fn join(&mut self, report: &BuildReport, webhook: Webhook, arrived: Timestamp) -> Joined {
         let now = arrived.plus(Created::CLOCK_SKEW);
         let credible = report.created.filter(|created| created.earliest() <= now);
         let told = Build {
@@ -71,6 +101,7 @@ impl History {
             queued: report.queued,
             duration: report.duration,
             progress: report.progress,
+            webhook,
         };
         let known = self.builds.iter().position(|known| known.is_same_as(&told)).map(|at| self.builds.swap_remove(at));
         let build = known.map_or(told, |known| known.joined_with(&told));
@@ -84,7 +115,9 @@ impl History {
             None => Novelty::Finished,
         };
         let waited = if known.and_then(|known| known.waited()).is_none() { build.waited() } else { None };
-        Joined { build, novelty, waited }
+        let is_sudden = known.is_none();
+        let is_next = is_sudden && self.builds.first() == Some(&build);
+        Joined { build, novelty, is_sudden, is_next, waited }
     }
 
     /// Takes in another history of the same job path.
@@ -97,6 +130,18 @@ impl History {
         }
         self.sort();
         self.forget_the_oldest();
+    }
+
+    /// Forgets what `decides` between the build `last` and the one before it that does in Jenkins, `decisive`: they are
+    /// of an earlier life of the job, or were deleted.
+    pub fn void(&mut self, last: u64, decisive: Option<u64>, decides: impl Fn(&Build) -> bool) {
+        let (mut reached, mut passed) = (false, false);
+        self.builds.retain(|build| {
+            passed |= reached && Some(build.number) == decisive;
+            let stays = !reached || passed || !decides(build);
+            reached |= build.number == last;
+            stays
+        });
     }
 
     /// Newest first, by creation and then by number.
@@ -158,6 +203,7 @@ impl Build {
             queued: self.queued.max(other.queued),
             duration: self.duration.max(other.duration),
             progress: self.progress.max(other.progress),
+            webhook: self.webhook.max(other.webhook),
         }
     }
 
@@ -209,7 +255,8 @@ mod tests {
 
     /// Joins in this order, and tells what each report was and which builds are then known, newest first.
     fn join(history: &mut History, reports: &[BuildReport], arrived: i64) -> Vec<Novelty> {
-        reports.iter().map(|report| history.join(report, Timestamp::from_millis(arrived)).novelty).collect()
+        let join = |report| history.join(report, Webhook::Came, Timestamp::from_millis(arrived)).novelty;
+        reports.iter().map(join).collect()
     }
 
     fn numbers(history: &History) -> Vec<u64> {
@@ -315,10 +362,60 @@ mod tests {
         let started = report(1, exact(8_000), Progress::Running);
         for order in [[&queued, &started], [&started, &queued]] {
             let mut history = History::default();
-            let now = Timestamp::from_millis(LATER);
-            assert_eq!(history.join(order[0], now).waited, None);
-            assert_eq!(history.join(order[1], now).waited, Some(Duration::from_secs(7)));
-            assert_eq!(history.join(order[1], now).waited, None);
+            let mut waited = |report| history.join(report, Webhook::Came, Timestamp::from_millis(LATER)).waited;
+            assert_eq!(waited(order[0]), None);
+            assert_eq!(waited(order[1]), Some(Duration::from_secs(7)));
+            assert_eq!(waited(order[1]), None);
+        }
+    }
+
+    #[test]
+    fn builds_that_jenkins_shows_no_more_are_withdrawn_down_to_its_last() {
+        let build = |number: u64, progress| report(number, exact(i64::try_from(number).unwrap() * HOUR), progress);
+        let known = [build(1, GOOD), build(2, BAD), build(3, BAD), build(4, Progress::Running)];
+        let table = [
+            (Some(3), false, vec![4, 3, 2, 1]),
+            (Some(1), true, vec![4, 1]),
+            (Some(9), true, vec![4]),
+            (None, true, vec![4]),
+        ];
+        for (last, beyond, left) in table {
+            let mut history = History::default();
+            join(&mut history, &known, LATER);
+            assert_eq!(history.reaches_beyond(last), beyond, "{last:?}");
+            history.withdraw(last);
+            assert_eq!(numbers(&history), left, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn between_an_aborted_build_and_the_one_that_decides_in_jenkins_nothing_decides() {
+        let build = |number: u64, hour: i64, progress| report(number, exact(hour * HOUR), progress);
+        let aborted = Progress::Settled(Outcome::Aborted);
+        let earlier_life = [build(1, 1, BAD), build(2, 2, GOOD), build(3, 3, BAD)];
+        let decides = |build: &Build| build.progress.outcome() != Some(Outcome::Aborted);
+        let table = [
+            (vec![build(1, 9, aborted)], None, vec![1]),
+            (vec![build(2, 9, aborted), build(1, 8, GOOD)], Some(1), vec![2, 1, 3, 2, 1]),
+            (vec![build(4, 9, aborted)], Some(2), vec![4, 2, 1]),
+            (vec![build(4, 9, aborted), build(5, 10, GOOD)], Some(3), vec![5, 4, 3, 2, 1]),
+        ];
+        for (present, decisive, left) in table {
+            let mut history = History::default();
+            join(&mut history, &earlier_life, LATER);
+            join(&mut history, &present, LATER);
+            history.void(present[0].number, decisive, decides);
+            assert_eq!(numbers(&history), left, "{decisive:?}");
+        }
+    }
+
+    #[test]
+    fn what_jenkins_itself_shows_outranks_whatever_was_sent() {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let reports = [Progress::Finalized(Outcome::Failure), Progress::Settled(Outcome::Success), BAD];
+            let mut history = History::default();
+            join(&mut history, &order.map(|at: usize| report(1, exact(HOUR), reports[at])), LATER);
+            assert_eq!(history.builds()[0].progress, Progress::Settled(Outcome::Success), "{order:?}");
         }
     }
 }

@@ -97,6 +97,17 @@ impl JobPath {
         Some((JobPath(parent.into()), leaf))
     }
 
+    /// Where the builds of its branch `leaf` are; its own place when that is empty, as for a job without branches.
+    #[must_use]
+    pub fn branch(&self, leaf: &str) -> JobPath {
+        if leaf.is_empty() { self.clone() } else { self.child(leaf) }
+    }
+
+    /// Whether it is that folder, or lies in it at any depth.
+    pub fn is_within(&self, folder: &JobPath) -> bool {
+        self.0.strip_prefix(&*folder.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The job below this one of that short name.
     #[must_use]
     pub fn child(&self, leaf: &str) -> JobPath {
@@ -115,6 +126,13 @@ impl fmt::Display for JobPath {
 pub struct JobKey {
     pub controller: ControllerName,
     pub job: JobPath,
+}
+
+impl JobKey {
+    /// Stands before every job of this controller in the order of keys, and is none of them.
+    pub fn before_all(controller: ControllerName) -> Self {
+        Self { controller, job: JobPath("".into()) }
+    }
 }
 
 impl fmt::Display for JobKey {
@@ -163,6 +181,14 @@ mod tests {
         assert_eq!((parent.as_str(), leaf), ("acme/web", "main"));
         assert_eq!(parent.child(leaf), path);
         assert_eq!(JobPath::parse("acme").unwrap().split_leaf(), None);
+    }
+
+    #[test]
+    fn a_folder_holds_what_lies_below_it_and_not_what_begins_alike() {
+        let folder = JobPath::parse("acme/web").unwrap();
+        for (path, expected) in [("acme/web", true), ("acme/web/a/b", true), ("acme/web2", false), ("acme", false)] {
+            assert_eq!(JobPath::parse(path).unwrap().is_within(&folder), expected, "{path}");
+        }
     }
 
     #[test]

@@ -1,22 +1,36 @@
 //! All that is stored of one job: its branches' builds, and what Datadog was told. Pure.
 
+pub mod past;
+mod timings;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::build::{BuildReport, Timestamp};
+use super::build::{BuildReport, Timestamp, Webhook};
 use super::history::{Build, History, Joined, Novelty};
 use super::job::{JobKey, JobPath};
 use super::rules::{Mode, Policy};
 use super::status::{Change, Status};
+pub use timings::Timings;
 
 /// One job's record. The empty branch name stands for a job that has no branches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     branches: BTreeMap<String, History>,
     announced: Option<Announced>,
-    closed: Option<Closed>,
+    closed: Option<Closing>,
+    /// It was built after Jenkins no longer listed it: there it is, but whoever asks may not see it.
+    unlisted: bool,
+}
+
+/// The end of a job, until it is built or seen again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Closing {
+    why: Closed,
+    /// By our clock.
+    at: Timestamp,
 }
 
 /// The last status that was handed on to be told.
@@ -37,7 +51,7 @@ impl Announced {
 }
 
 /// Why a job is no longer spoken of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Closed {
     /// The configuration leaves it out.
     Filtered,
@@ -68,6 +82,28 @@ impl Closed {
             Self::Disabled => "disabled in Jenkins".to_owned(),
         }
     }
+
+    /// As a metric's label.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::Forgotten => "forgotten",
+            Self::Moved(_) => "moved",
+            Self::Split => "split",
+            Self::Deleted => "deleted",
+            Self::Renamed(_) => "renamed",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// How little there is left to wait for. A job that is closed for one reason is closed anew only by a more final one.
+    fn finality(&self) -> u8 {
+        match self {
+            Self::Filtered | Self::Disabled => 0,
+            Self::Forgotten => 1,
+            Self::Moved(_) | Self::Split | Self::Deleted | Self::Renamed(_) => 2,
+        }
+    }
 }
 
 /// The status of a job, and the build that decides it.
@@ -84,6 +120,8 @@ pub struct Current<'a> {
 pub struct Taken {
     pub build: Build,
     pub novelty: Novelty,
+    /// Nothing had been heard of the build before, not even that it began.
+    pub is_sudden: bool,
     /// How long the build stood in the queue, told once.
     pub waited: Option<Duration>,
     /// The build's result leaves the job as it is.
@@ -94,25 +132,11 @@ pub struct Taken {
     pub timings: Timings,
 }
 
-/// What a build's end tells of its branch's past. Each is measured between creations, as Datadog's plugin does
-/// (`DatadogBuildListener`), but over decisive builds only: an aborted build neither breaks nor repairs anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timings {
-    /// A good build's, since the first bad one before it.
-    pub recovered_after: Option<Duration>,
-    /// A bad build's, since the last good one.
-    pub failed_after: Option<Duration>,
-    /// A good build's duration, with the trouble before it.
-    pub lead: Option<Duration>,
-    /// Between the ends of a good build and the good one before.
-    pub cycle: Option<Duration>,
-    /// A bad build's duration.
-    pub feedback: Option<Duration>,
-}
-
 impl JobRecord {
     /// A project's branches beyond this are forgotten, those first that have been quiet for longest.
     pub const MAX_BRANCHES: usize = 2_000;
+    /// A job that has ended is remembered for so long, lest a late document bring it back.
+    pub const REMEMBERED: Duration = Duration::from_hours(24);
 
     pub fn branches(&self) -> impl Iterator<Item = (&str, &History)> {
         self.branches.iter().map(|(leaf, history)| (leaf.as_str(), history))
@@ -123,23 +147,100 @@ impl JobRecord {
     }
 
     pub fn closed(&self) -> Option<&Closed> {
-        self.closed.as_ref()
+        self.closed.as_ref().map(|closing| &closing.why)
     }
 
-    /// Joins one report of the branch `leaf`. Idempotent, and commutative as to the status that it ends in.
+    /// By our clock.
+    pub fn closed_at(&self) -> Option<Timestamp> {
+        self.closed.as_ref().map(|closing| closing.at)
+    }
+
+    /// It is built although Jenkins does not list it to whoever asks.
+    pub fn is_unlisted(&self) -> bool {
+        self.unlisted
+    }
+
+    /// The build of all branches that was created last.
+    pub fn newest(&self) -> Option<Build> {
+        let newest = self.branches.values().filter_map(|history| history.builds().first());
+        newest.max_by_key(|build| (build.created.latest, build.number)).copied()
+    }
+
+    pub fn branch(&self, leaf: &str) -> Option<&History> {
+        self.branches.get(leaf)
+    }
+
+    /// Joins one report of the branch `leaf` that a webhook brought. Idempotent, and commutative as to the status that it
+    /// ends in.
+    ///
+    /// A closed job is opened by a build that nothing had been heard of, and that is the newest: whatever else comes is
+    /// the echo of what was before.
     pub fn take(&mut self, leaf: &str, report: &BuildReport, policy: &Policy, now: Timestamp) -> Taken {
+        let (mut taken, is_next) = self.join_report(leaf, report, Webhook::Came, policy, now);
+        if is_next && let Some(Closing { why: Closed::Deleted, at }) = self.closed {
+            self.unlisted = report.created.is_some_and(|created| created.earliest() > at);
+        }
+        if is_next {
+            self.open_for(leaf);
+        }
+        taken.change = self.announce(policy, now);
+        taken
+    }
+
+    /// Joins a build that Jenkins itself shows. What follows from it is to be announced when all is joined that belongs
+    /// together.
+    pub fn see(
+        &mut self,
+        leaf: &str,
+        report: &BuildReport,
+        webhook: Webhook,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Taken {
+        let (taken, is_next) = self.join_report(leaf, report, webhook, policy, now);
+        if is_next && self.closed() == Some(&Closed::Forgotten) {
+            self.open_for(leaf);
+        }
+        taken
+    }
+
+    /// Jenkins lists it, and builds it. Returns whether that opens it: what an operator or the rules have closed stays so.
+    pub fn list(&mut self, leaf: &str) -> bool {
+        self.unlisted = false;
+        let opens = self.closed().is_some_and(|why| !matches!(why, Closed::Forgotten | Closed::Filtered));
+        if opens {
+            self.open_for(leaf);
+        }
+        opens
+    }
+
+    fn join_report(
+        &mut self,
+        leaf: &str,
+        report: &BuildReport,
+        webhook: Webhook,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> (Taken, bool) {
         let history = match self.branches.get_mut(leaf) {
             Some(history) => history,
             None => self.branches.entry(leaf.to_owned()).or_default(),
         };
-        let Joined { build, novelty, waited } = history.join(report, now);
-        let timings = if novelty == Novelty::Finished { timings(history, &build, policy) } else { Timings::default() };
-        if matches!(novelty, Novelty::Started | Novelty::Finished | Novelty::Corrected) {
-            self.closed = None;
+        let Joined { build, novelty, is_sudden, is_next, waited } = history.join(report, webhook, now);
+        let ended = novelty == Novelty::Finished;
+        let timings = if ended { Timings::measure(history, &build, policy) } else { Timings::default() };
+        if matches!(novelty, Novelty::Started | Novelty::Finished) {
             self.forget_quiet_branches();
         }
         let held = build.progress.outcome().is_some_and(|outcome| policy.verdict(outcome).status().is_none());
-        Taken { build, novelty, waited, held, change: self.announce(policy, now), timings }
+        (Taken { build, novelty, is_sudden, waited, held, change: None, timings }, is_next)
+    }
+
+    fn open_for(&mut self, leaf: &str) {
+        if let Some(Closing { why: Closed::Deleted | Closed::Renamed(_), .. }) = self.closed.take() {
+            // The other branches went with what had this name before. Those that are there yet are told of again.
+            self.branches.retain(|other, _| other == leaf);
+        }
     }
 
     /// Compares the status with what was announced and, where they differ, makes it the one to announce.
@@ -155,6 +256,13 @@ impl JobRecord {
         Some(change)
     }
 
+    /// What is to be announced has been so for a while, or is so again: it is told, and is no event.
+    pub fn hush(&mut self) {
+        if let Some(announced) = &mut self.announced {
+            announced.before = Some(announced.status);
+        }
+    }
+
     /// The sink has taken the announcement of `status`. `false` when another one is due by now.
     pub fn confirm(&mut self, status: Status) -> bool {
         match &mut self.announced {
@@ -166,20 +274,19 @@ impl JobRecord {
         }
     }
 
-    /// Ends the job: one OK that says why, then silence. Does nothing when it is closed already, unless it was only left
-    /// out by the rules: then the new reason stands, and nothing more is said.
+    /// Ends the job: one OK that says why, then silence. A job that is closed already only takes a more final reason, of
+    /// which nothing more is said.
     pub fn close(&mut self, why: Closed, now: Timestamp) -> bool {
-        match self.closed.replace(why) {
-            None => {}
-            Some(Closed::Filtered) if self.closed != Some(Closed::Filtered) => return true,
-            already => {
-                self.closed = already;
-                return false;
-            }
+        let already = self.closed().map(Closed::finality);
+        if already.is_some_and(|already| already >= why.finality()) {
+            return false;
         }
-        let before = self.announced.map(|announced| announced.status);
-        // A job that never had a status has nothing to take back.
-        self.announced = before.map(|_| Announced { status: Status::Ok, before, at: now, confirmed: false });
+        self.closed = Some(Closing { why, at: now });
+        if already.is_none() {
+            let before = self.announced.map(|announced| announced.status);
+            // A job that never had a status has nothing to take back.
+            self.announced = before.map(|_| Announced { status: Status::Ok, before, at: now, confirmed: false });
+        }
         true
     }
 
@@ -188,11 +295,18 @@ impl JobRecord {
         self.closed = None;
     }
 
-    /// Nothing is left to say of it, and nothing is worth keeping.
+    /// Nothing is left to say of it.
     pub fn is_spent(&self) -> bool {
         use Closed::{Deleted, Forgotten, Moved, Renamed, Split};
-        matches!(self.closed, Some(Forgotten | Moved(_) | Split | Deleted | Renamed(_)))
+        matches!(self.closed(), Some(Forgotten | Moved(_) | Split | Deleted | Renamed(_)))
             && self.announced.is_none_or(|announced| announced.confirmed)
+    }
+
+    /// Nothing is left to say of it, and no late document of it is to be expected. What an operator has forgotten may still
+    /// be there in Jenkins, and would come back if it were not remembered.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        let long_ago = self.closed_at().is_some_and(|at| now.since(at) >= Self::REMEMBERED);
+        self.is_spent() && long_ago && self.closed() != Some(&Closed::Forgotten)
     }
 
     /// Hands the builds of a job that has turned out to be the branch `leaf` over to its project.
@@ -227,6 +341,35 @@ impl JobRecord {
         self.forget_quiet_branches();
     }
 
+    /// Forgets a branch and its builds. Returns whether there was one.
+    pub fn drop_branch(&mut self, leaf: &str) -> bool {
+        self.branches.remove(leaf).is_some()
+    }
+
+    /// Forgets the ended builds of a branch that are newer than `last`. Returns whether there were any.
+    pub fn withdraw(&mut self, leaf: &str, last: Option<u64>) -> bool {
+        let Some(history) = self.branches.get_mut(leaf).filter(|history| history.reaches_beyond(last)) else {
+            return false;
+        };
+        history.withdraw(last);
+        if history.builds().is_empty() {
+            self.branches.remove(leaf);
+        }
+        true
+    }
+
+    /// Forgets builds of a branch that decide, though Jenkins has none that does between `last` and `decisive`.
+    pub fn void(&mut self, leaf: &str, last: u64, decisive: Option<u64>, policy: &Policy) {
+        if let Some(history) = self.branches.get_mut(leaf) {
+            history.void(last, decisive, |build| policy.status_of(build.progress).is_some());
+        }
+    }
+
+    /// The number of the build that decides a branch, whether or not that counts.
+    pub fn decisive(&self, leaf: &str, policy: &Policy) -> Option<u64> {
+        Some(decisive(self.branches.get(leaf)?, policy, leaf)?.build.number)
+    }
+
     /// `None` as long as no counted branch had a decisive build.
     pub fn current(&self, policy: &Policy) -> Option<Current<'_>> {
         let decided = self
@@ -252,39 +395,9 @@ impl JobRecord {
 
 fn decisive<'a>(history: &History, policy: &Policy, branch: &'a str) -> Option<Current<'a>> {
     history.builds().iter().find_map(|build| {
-        let status = policy.verdict(build.progress.outcome()?).status()?;
+        let status = policy.status_of(build.progress)?;
         Some(Current { status, branch, build: *build })
     })
-}
-
-fn timings(history: &History, build: &Build, policy: &Policy) -> Timings {
-    let verdict = |build: &Build| policy.verdict(build.progress.outcome()?).status();
-    let Some(status) = verdict(build) else { return Timings::default() };
-    let is_good = |status: Status| status == Status::Ok;
-    let mut before = history
-        .builds()
-        .iter()
-        .skip_while(|other| *other != build)
-        .skip(1)
-        .filter_map(|other| Some((other, is_good(verdict(other)?))))
-        .peekable();
-    let since = |other: &Build| Some(build.created.latest.since(other.created.latest)).filter(|time| !time.is_zero());
-    if !is_good(status) {
-        let last_good = before.find(|(_, good)| *good).map(|(other, _)| other);
-        return Timings { failed_after: last_good.and_then(since), feedback: build.duration, ..Timings::default() };
-    }
-    let mut trouble_began = None;
-    while let Some((other, _)) = before.next_if(|(_, good)| !good) {
-        trouble_began = Some(other);
-    }
-    let recovered_after = trouble_began.and_then(since);
-    let last_good = before.next().and_then(|(other, _)| other.ended());
-    Timings {
-        recovered_after,
-        lead: build.duration.map(|duration| duration.saturating_add(recovered_after.unwrap_or_default())),
-        cycle: build.ended().zip(last_good).map(|(end, before)| end.since(before)).filter(|time| !time.is_zero()),
-        ..Timings::default()
-    }
 }
 
 #[cfg(test)]

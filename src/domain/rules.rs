@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
-use super::build::Outcome;
+use super::build::{Outcome, Progress};
 use super::job::{ControllerName, JobKey, JobPath};
 use super::signal::Tag;
-use super::status::Verdict;
+use super::status::{Status, Verdict};
 
 /// Which of a project's branches decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,11 @@ impl Policy {
             Outcome::Failure => Verdict::Critical,
             Outcome::NotBuilt | Outcome::Aborted | Outcome::Unknown => Verdict::Hold,
         })
+    }
+
+    /// The status that a build gives its job; `None` while it runs, and when it leaves the job as it is.
+    pub fn status_of(&self, progress: Progress) -> Option<Status> {
+        self.verdict(progress.outcome()?).status()
     }
 
     /// Whether this branch, by its name on disk, has a say in its project's status.

@@ -52,7 +52,7 @@ pub mod tag {
 /// The service check of a Jenkins job; Datadog's own plugin calls it so.
 pub const JOB_STATUS: &str = "jenkins.job.status";
 
-/// The metrics of builds, at the names and units of Datadog's Jenkins plugin.
+/// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetricName {
     /// Count of builds begun.
@@ -74,10 +74,32 @@ pub enum MetricName {
     JobCycletime,
     /// Seconds that a bad build took to tell so.
     JobFeedbacktime,
+    /// Builds under way.
+    JobCurrentlyBuilding,
+    /// Jobs, branches among them.
+    ProjectCount,
+    /// What waits to be built, for whatever reason.
+    QueueSize,
+    /// Of that, what lacks only an executor.
+    QueueBuildable,
+    /// Of that, what is about to begin.
+    QueuePending,
+    /// Of that, what has waited for longer than Jenkins thinks right.
+    QueueStuck,
+    /// Of that, what waits for something else than an executor.
+    QueueBlocked,
+    /// Executors of all nodes.
+    ExecutorCount,
+    ExecutorFree,
+    ExecutorInUse,
+    /// Nodes, the built-in one among them.
+    NodeCount,
+    NodeOnline,
+    NodeOffline,
 }
 
 impl MetricName {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 22] = [
         Self::JobStarted,
         Self::JobCompleted,
         Self::JobDuration,
@@ -87,6 +109,19 @@ impl MetricName {
         Self::JobLeadtime,
         Self::JobCycletime,
         Self::JobFeedbacktime,
+        Self::JobCurrentlyBuilding,
+        Self::ProjectCount,
+        Self::QueueSize,
+        Self::QueueBuildable,
+        Self::QueuePending,
+        Self::QueueStuck,
+        Self::QueueBlocked,
+        Self::ExecutorCount,
+        Self::ExecutorFree,
+        Self::ExecutorInUse,
+        Self::NodeCount,
+        Self::NodeOnline,
+        Self::NodeOffline,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -100,6 +135,19 @@ impl MetricName {
             Self::JobLeadtime => "jenkins.job.leadtime",
             Self::JobCycletime => "jenkins.job.cycletime",
             Self::JobFeedbacktime => "jenkins.job.feedbacktime",
+            Self::JobCurrentlyBuilding => "jenkins.job.currently_building",
+            Self::ProjectCount => "jenkins.project.count",
+            Self::QueueSize => "jenkins.queue.size",
+            Self::QueueBuildable => "jenkins.queue.buildable",
+            Self::QueuePending => "jenkins.queue.pending",
+            Self::QueueStuck => "jenkins.queue.stuck",
+            Self::QueueBlocked => "jenkins.queue.blocked",
+            Self::ExecutorCount => "jenkins.executor.count",
+            Self::ExecutorFree => "jenkins.executor.free",
+            Self::ExecutorInUse => "jenkins.executor.in_use",
+            Self::NodeCount => "jenkins.node.count",
+            Self::NodeOnline => "jenkins.node.online",
+            Self::NodeOffline => "jenkins.node.offline",
         }
     }
 }

@@ -39,14 +39,16 @@ pub struct Item {
     /// The completed build of the highest number, if there is one: the one that was created last, even where one before it
     /// took longer. Its result is final.
     pub last: Option<BuildReport>,
+    /// It has such a build, which cannot be read: whatever it was, it is not that there is none.
+    pub hides_last: bool,
 }
 
 impl Item {
     /// A number that stays the same as long as the item says the same: what need not be merged anew. Not to be stored.
     pub fn fingerprint(&self) -> u64 {
-        let Self { path, kind, disabled, last } = self;
+        let Self { path, kind, disabled, last, hides_last } = self;
         let last = last.as_ref().map(|last| (last.number, last.progress, last.created, last.duration));
-        stable_hash(&format!("{path}\n{kind:?} {disabled} {last:?}"))
+        stable_hash(&format!("{path}\n{kind:?} {disabled} {hides_last} {last:?}"))
     }
 }
 

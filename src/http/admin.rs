@@ -25,7 +25,9 @@ use crate::domain::job::{ControllerName, JobKey, JobPath};
 use crate::domain::pod::PodIdentity;
 use crate::domain::record::Closed;
 use crate::domain::rules::{Rulebook, branch_name};
+use crate::domain::silence::Silence;
 use crate::domain::status::Status;
+use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
 use crate::store::{Entry, Store, StoreError};
 
@@ -37,6 +39,7 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     pub store: Store,
     pub rulebook: Arc<Rulebook>,
+    pub clock: Clock,
     pub pod: watch::Receiver<PodIdentity>,
 }
 
@@ -57,6 +60,9 @@ pub struct JobView {
     /// The branch that decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// Its last build was seen without its webhook, where others' come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<SilenceView>,
     /// All that is remembered. Only where one job is shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<BranchView>,
@@ -67,6 +73,21 @@ pub struct AnnouncedView {
     pub status: Status,
     pub at_ms: i64,
     pub confirmed: bool,
+}
+
+/// A build whose webhook never came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SilenceView {
+    pub number: u64,
+    /// Absent for a job without branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// When it ended.
+    pub since_ms: i64,
+    /// `no_endpoint`, `stopped` or `first_build`.
+    pub cause: String,
+    /// One line: what is probably wrong, and what to do.
+    pub advice: String,
 }
 
 /// A branch, with its builds from the newest on. The name is empty for a job without branches.
@@ -132,7 +153,7 @@ async fn guard(
 async fn readyz(State(admin): State<Admin>) -> Response {
     let mut text = String::new();
     for line in admin.health.lines() {
-        text.extend([line.part, ": ", line.trouble.as_deref().unwrap_or("ok"), "\n"]);
+        text.extend([&*line.part, ": ", line.trouble.as_deref().unwrap_or("ok"), "\n"]);
     }
     let status = if admin.health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, text).into_response()
@@ -164,7 +185,8 @@ async fn jobs(
     let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE * 10);
     let entries = read(&admin.store, move |store| store.page(after.as_ref(), limit)).await?;
     let next = entries.last().filter(|_| entries.len() == limit).map(|entry| entry.key.to_string());
-    Ok(Json(JobsView { jobs: entries.iter().map(|entry| view(entry, &admin.rulebook, false)).collect(), next }))
+    let there = entries.iter().filter(|entry| !entry.record.is_spent());
+    Ok(Json(JobsView { jobs: there.map(|entry| view(entry, &admin, false)).collect(), next }))
 }
 
 async fn job(
@@ -172,8 +194,10 @@ async fn job(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<JobView>, Problem> {
     let key = key_in(path)?;
-    let entry = read(&admin.store, move |store| store.find(&key)).await?.ok_or(Problem::NotFound)?;
-    Ok(Json(view(&entry, &admin.rulebook, true)))
+    let entry = read(&admin.store, move |store| store.find(&key)).await?;
+    // What has ended is remembered for a while, and no more shown.
+    let entry = entry.filter(|entry| !entry.record.is_spent()).ok_or(Problem::NotFound)?;
+    Ok(Json(view(&entry, &admin, true)))
 }
 
 async fn forget(
@@ -222,8 +246,8 @@ async fn read<T: Send + 'static>(
     })
 }
 
-fn view(Entry { key, record }: &Entry, rulebook: &Rulebook, whole: bool) -> JobView {
-    let policy = rulebook.policy(key);
+fn view(Entry { key, record }: &Entry, admin: &Admin, whole: bool) -> JobView {
+    let policy = admin.rulebook.policy(key);
     let level = Level::of(record, policy).filter(|level| matches!(level.because, Because::Build { .. }));
     let branch = level.as_ref().and_then(|level| match &level.because {
         Because::Build { branch, .. } if !branch.is_empty() => Some(branch_name(branch).into_owned()),
@@ -246,7 +270,18 @@ fn view(Entry { key, record }: &Entry, rulebook: &Rulebook, whole: bool) -> JobV
         }),
         closed: record.closed().map(crate::domain::record::Closed::reason),
         branch,
+        silent: Silence::of(record, admin.clock.now()).map(silence_view),
         branches: branches.collect(),
+    }
+}
+
+fn silence_view(silence: Silence<'_>) -> SilenceView {
+    SilenceView {
+        number: silence.number,
+        branch: Some(silence.branch).filter(|leaf| !leaf.is_empty()).map(|leaf| branch_name(leaf).into_owned()),
+        since_ms: silence.since.as_millis(),
+        cause: silence.cause.as_str().to_owned(),
+        advice: silence.cause.advice().to_owned(),
     }
 }
 

@@ -21,6 +21,7 @@ use super::layers::{Shared, job_key, key_of};
 use super::ledger::{Ledger, Pages};
 use super::rows::{Key, Rows, Table, Value};
 use super::{Command, News, Receipt, Reply, StoreError, StoreMetrics};
+use crate::domain::amendment::Amendment;
 use crate::domain::build::Timestamp;
 use crate::domain::job::JobKey;
 use crate::domain::projects::{Projects, Source};
@@ -71,6 +72,8 @@ enum Answer {
     Receipt(Reply<Receipt>, Receipt),
     Found(Reply<bool>, bool),
     Done(Reply<()>),
+    Repaired(Reply<u64>, u64),
+    Mended(Reply<Vec<Amendment>>, Vec<Amendment>),
 }
 
 impl Writer {
@@ -114,7 +117,7 @@ impl Writer {
             journal: Some(journal),
             checkpointer,
             frozen: Instant::now(),
-            ledger: Ledger { rulebook, projects },
+            ledger: Ledger::new(rulebook, projects),
             clock,
             health,
             metrics,
@@ -277,7 +280,7 @@ impl Writer {
         journal.append(&staged, jobs_added, !answers.is_empty())?;
         self.shared.extend(staged, jobs_added);
         // Before anybody is told: whoever tells a page afterwards looks here.
-        let moved = news.iter().filter(|news| news.change.is_some()).count();
+        let moved = news.iter().filter(|news| news.change.is_some() || news.build.is_none()).count();
         self.changes.fetch_add(moved as u64, Ordering::Release);
         self.metrics.commits.inc();
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
@@ -310,6 +313,16 @@ impl Writer {
                 keys.iter().try_for_each(|key| self.ledger.review(pages, key, now, news))
             }
             Command::Tend => Ok(()),
+            Command::Sight { look, sightings, reply } => {
+                let repaired = self.ledger.sight(pages, &look, sightings, now, news);
+                answers.push(Answer::Repaired(reply, *repaired.as_ref().unwrap_or(&0)));
+                repaired.map(|_| ())
+            }
+            Command::Amend { amendments, reply } => {
+                let mut mended = self.ledger.amend(pages, amendments, now, news);
+                answers.push(Answer::Mended(reply, mended.as_mut().map(std::mem::take).unwrap_or_default()));
+                mended.map(|_| ())
+            }
         }
     }
 
@@ -392,6 +405,8 @@ impl Command {
             Self::Take { reply, .. } => drop(reply.send(Err(error))),
             Self::Close { reply, .. } => drop(reply.send(Err(error))),
             Self::Review { reply, .. } => drop(reply.send(Err(error))),
+            Self::Sight { reply, .. } => drop(reply.send(Err(error))),
+            Self::Amend { reply, .. } => drop(reply.send(Err(error))),
             // The next round finds the announcement unconfirmed, and repeats it.
             Self::Confirm { .. } | Self::Tend => {}
         }
@@ -405,6 +420,8 @@ impl Answer {
             Self::Receipt(reply, receipt) => drop(reply.send(error.map_or(Ok(receipt), Err))),
             Self::Found(reply, found) => drop(reply.send(error.map_or(Ok(found), Err))),
             Self::Done(reply) => drop(reply.send(error.map_or(Ok(()), Err))),
+            Self::Repaired(reply, repaired) => drop(reply.send(error.map_or(Ok(repaired), Err))),
+            Self::Mended(reply, mended) => drop(reply.send(error.map_or(Ok(mended), Err))),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What each request does to the records, written once for whatever keeps them.
 
+mod survey;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{News, Receipt};
@@ -27,11 +30,17 @@ pub(super) trait Pages {
 /// The steps, and what they need to know.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    pub(super) rulebook: Arc<Rulebook>,
+    rulebook: Arc<Rulebook>,
     pub(super) projects: Projects,
+    /// When the first webhook of each controller came since the start. One that sends none misses none.
+    listening: HashMap<ControllerName, Timestamp>,
 }
 
 impl Ledger {
+    pub(super) fn new(rulebook: Arc<Rulebook>, projects: Projects) -> Self {
+        Self { rulebook, projects, listening: HashMap::new() }
+    }
+
     pub(super) fn take<P: Pages>(
         &mut self,
         pages: &mut P,
@@ -40,6 +49,9 @@ impl Ledger {
         now: Timestamp,
         news: &mut Vec<News>,
     ) -> Result<Receipt, P::Error> {
+        if !self.listening.contains_key(controller) {
+            self.listening.insert(controller.clone(), now);
+        }
         if report.is_branch
             && let Some((parent, _)) = report.job.split_leaf()
         {
@@ -75,16 +87,14 @@ impl Ledger {
         news: &mut Vec<News>,
     ) -> Result<bool, P::Error> {
         let Some(record) = pages.load(key)? else { return Ok(false) };
+        let was_there = !record.is_spent();
         self.close(pages, key, record, why, now, news)?;
-        Ok(true)
+        Ok(was_there)
     }
 
     pub(super) fn confirm<P: Pages>(pages: &mut P, key: &JobKey, status: Status) -> Result<(), P::Error> {
         let Some(mut record) = pages.load(key)? else { return Ok(()) };
-        if !record.confirm(status) {
-            return Ok(());
-        }
-        if record.is_spent() { pages.remove(key) } else { pages.save(key, &record) }
+        if record.confirm(status) { pages.save(key, &record) } else { Ok(()) }
     }
 
     /// Brings one job in line with the present rules.
@@ -96,6 +106,9 @@ impl Ledger {
         news: &mut Vec<News>,
     ) -> Result<(), P::Error> {
         let Some(mut record) = pages.load(key)? else { return Ok(()) };
+        if record.is_over(now) {
+            return pages.remove(key);
+        }
         let place = self.projects.place(&self.rulebook, &key.controller, &key.job);
         if place.key != *key {
             return self.move_branch(pages, key, &place, now, news);
@@ -125,16 +138,27 @@ impl Ledger {
             record.close(Closed::Filtered, now);
             return self.tell_closing(pages, key, &record, news);
         }
-        let policy = self.rulebook.policy(key);
-        let change = record.announce(policy, now);
+        // What was never told has been so for a while all the same.
+        let is_old = record.announced().is_none();
+        let level = self.announce(key, &mut record, is_old, now);
         pages.save(key, &record)?;
-        if change.is_some() {
-            news.push(News { key: key.clone(), level: Level::of(&record, policy), change, build: None });
-        }
+        news.extend(level);
         Ok(())
     }
 
-    /// Remembers what `parent` holds; jobs that turn out to be its branches move into it.
+    /// What is to be told of a record's status, if it moved. What is old is no event.
+    fn announce(&self, key: &JobKey, record: &mut JobRecord, is_old: bool, now: Timestamp) -> Option<News> {
+        let policy = self.rulebook.policy(key);
+        record.announce(policy, now)?;
+        if is_old {
+            record.hush();
+        }
+        let change = record.announced().and_then(Announced::change);
+        Some(News { key: key.clone(), level: Level::of(record, policy), change, build: None })
+    }
+
+    /// Remembers what `parent` holds. Jobs that turn out to be its branches move into it; what passed for its branches
+    /// comes apart. The project's status is not announced yet: whoever learns of a project knows more of it.
     fn learn<P: Pages>(
         &mut self,
         pages: &mut P,
@@ -148,13 +172,37 @@ impl Ledger {
             return Ok(());
         }
         pages.save_project(parent, source, children)?;
-        for child in pages.children(parent)? {
-            let place = self.projects.place(&self.rulebook, &child.controller, &child.job);
-            if place.key != child {
-                self.move_branch(pages, &child, &place, now, news)?;
-            }
+        if self.projects.holds_branches(&self.rulebook, parent) {
+            return self.gather_branches(pages, parent, now, news);
         }
-        Ok(())
+        match pages.load(parent)?.filter(JobRecord::has_branches) {
+            Some(record) => self.split(pages, parent, record, now, news),
+            None => Ok(()),
+        }
+    }
+
+    fn gather_branches<P: Pages>(
+        &mut self,
+        pages: &mut P,
+        parent: &JobKey,
+        now: Timestamp,
+        news: &mut Vec<News>,
+    ) -> Result<(), P::Error> {
+        let mut project = None;
+        for child in pages.children(parent)? {
+            let Some(mut branch) = pages.load(&child)?.filter(|job| !matches!(job.closed(), Some(Closed::Moved(_))))
+            else {
+                continue;
+            };
+            let Some((_, leaf)) = child.job.split_leaf() else { continue };
+            let into = match &mut project {
+                Some(project) => project,
+                none => none.insert(pages.load(parent)?.unwrap_or_default()),
+            };
+            branch.move_into(into, parent, leaf, now);
+            self.tell_closing(pages, &child, &branch, news)?;
+        }
+        project.map_or(Ok(()), |project| pages.save(parent, &project))
     }
 
     fn move_branch<P: Pages>(
@@ -205,7 +253,27 @@ impl Ledger {
         if !record.close(why, now) {
             return Ok(());
         }
-        self.tell_closing(pages, key, &record, news)
+        self.tell_closing(pages, key, &record, news)?;
+        self.hand_over(pages, key, &record, now, news)
+    }
+
+    /// A job that has another name now keeps its builds: the last that decided may be further back than Jenkins tells.
+    fn hand_over<P: Pages>(
+        &mut self,
+        pages: &mut P,
+        from: &JobKey,
+        record: &JobRecord,
+        now: Timestamp,
+        news: &mut Vec<News>,
+    ) -> Result<(), P::Error> {
+        let Some(Closed::Renamed(to)) = record.closed() else { return Ok(()) };
+        let Place { key: to, branch } = self.projects.place(&self.rulebook, &from.controller, to);
+        let mut heir = pages.load(&to)?.unwrap_or_default();
+        if !branch.is_empty() || heir.closed().is_some() {
+            return Ok(());
+        }
+        heir.join(record.clone());
+        self.settle(pages, &to, heir, now, news)
     }
 
     fn tell_closing<P: Pages>(
@@ -215,10 +283,10 @@ impl Ledger {
         record: &JobRecord,
         news: &mut Vec<News>,
     ) -> Result<(), P::Error> {
-        if record.is_spent() {
-            return pages.remove(key);
-        }
         pages.save(key, record)?;
+        if record.is_spent() {
+            return Ok(());
+        }
         let level = Level::of(record, self.rulebook.policy(key));
         let change = record.announced().and_then(Announced::change);
         news.push(News { key: key.clone(), level, change, build: None });

@@ -86,11 +86,11 @@ async fn every_kind_of_item_is_found_with_its_last_completed_build() {
     assert_eq!(told, table);
     // The highest number that has ended, not the last to end.
     let last = found["plain"].last.as_ref().unwrap();
-    assert_eq!((last.number, last.progress), (3, Progress::Finalized(Outcome::Success)));
+    assert_eq!((last.number, last.progress), (3, Progress::Settled(Outcome::Success)));
     assert_eq!(last.created, Some(Created::exactly(Timestamp::from_millis(created))));
     assert_eq!(last.duration.map(|duration| duration.as_secs()), Some(30));
     assert_eq!((last.job.as_str(), last.node.as_deref()), ("plain", Some("linux-1")));
-    assert_eq!(found["acme/web/main"].last.as_ref().unwrap().progress, Progress::Finalized(Outcome::Unstable));
+    assert_eq!(found["acme/web/main"].last.as_ref().unwrap().progress, Progress::Settled(Outcome::Unstable));
     assert_eq!(found["matrix"].last, None);
 }
 
@@ -112,8 +112,8 @@ async fn the_newest_builds_and_the_last_decisive_ones_are_told_of_one_job() {
     let numbers: Vec<_> = builds.iter().map(|build| build.number).collect();
     assert_eq!(numbers, (15..=34).rev().chain([3, 2, 1]).collect::<Vec<_>>());
     assert_eq!((builds[0].progress, builds[0].duration), (Progress::Running, None));
-    assert_eq!(builds[1].progress, Progress::Finalized(Outcome::Aborted));
-    assert_eq!(builds[20].progress, Progress::Finalized(Outcome::Failure));
+    assert_eq!(builds[1].progress, Progress::Settled(Outcome::Aborted));
+    assert_eq!(builds[20].progress, Progress::Settled(Outcome::Failure));
     let decisive = server.jenkins().last_decisive("acme/web/feature%2Fx").unwrap().number;
     assert_eq!(builds[20].number, decisive, "however many aborted ones came after it");
 }
@@ -187,7 +187,7 @@ async fn a_job_that_was_moved_or_made_anew_is_shown_as_it_is_now() {
     assert_eq!(found.keys().map(String::as_str).collect::<Vec<_>>(), ["again", "new", "new/name", "old"]);
     assert_eq!(found["new/name"].last.as_ref().unwrap().number, 1);
     let again = found["again"].last.as_ref().unwrap();
-    assert_eq!((again.number, again.progress), (1, Progress::Finalized(Outcome::Success)));
+    assert_eq!((again.number, again.progress), (1, Progress::Settled(Outcome::Success)));
 }
 
 #[tokio::test]

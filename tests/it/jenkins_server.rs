@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, LOCATION};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use flate2::Compression;
@@ -160,7 +160,7 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> R
         return (StatusCode::FOUND, [(LOCATION, format!("/jenkins/{below}?{query}"))]).into_response();
     }
     let Some(below) = path.strip_prefix("/jenkins/") else { return page(StatusCode::NOT_FOUND) };
-    let (fault, outcome) = {
+    let (fault, outcome, now) = {
         let mut shared = shared.lock().unwrap();
         shared.requests.push(format!("{path}?{}", percent_encoding::percent_decode_str(&query).decode_utf8_lossy()));
         let applies = |(prefix, _): &(&String, &Fault)| below.starts_with(prefix.as_str());
@@ -169,12 +169,15 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> R
         if let Ok(body) = &outcome {
             shared.answered_bytes += body.len();
         }
-        (fault, outcome)
+        (fault, outcome, shared.jenkins.tells_its_time.then_some(shared.jenkins.now))
     };
-    let response = match outcome {
+    let mut response = match outcome {
         Ok(body) => json(body, request.headers()),
         Err(refusal) => refusal,
     };
+    if let Some(now) = now {
+        response.headers_mut().insert(DATE, date(now / 1000));
+    }
     match fault {
         Some(fault) => spoil(response, fault, request.headers()).await,
         None => response,
@@ -229,8 +232,7 @@ async fn spoil(mut response: Response, fault: Fault, headers: &HeaderMap) -> Res
             response
         }
         Fault::ClockOff(seconds) => {
-            let date = chrono::DateTime::from_timestamp(unix_now() + seconds, 0).unwrap();
-            response.headers_mut().insert(DATE, date.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse().unwrap());
+            response.headers_mut().insert(DATE, date(unix_now() + seconds));
             response
         }
         Fault::Truncated | Fault::Cut => {
@@ -252,6 +254,11 @@ async fn spoil(mut response: Response, fault: Fault, headers: &HeaderMap) -> Res
             response
         }
     }
+}
+
+fn date(seconds: i64) -> HeaderValue {
+    let date = chrono::DateTime::from_timestamp(seconds, 0).unwrap();
+    date.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse().unwrap()
 }
 
 fn unpacked(body: &[u8]) -> Vec<u8> {

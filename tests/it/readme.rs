@@ -12,6 +12,7 @@ use recoverd::config::{Environment, Settings};
 use recoverd::domain::signal::{JOB_STATUS, MetricName, tag};
 use serde_json::Value;
 
+use crate::jenkins_server::JenkinsServer;
 use crate::world::{PATIENCE, TOKEN, World, completed};
 
 fn root() -> &'static Path {
@@ -198,7 +199,8 @@ fn metrics(page: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 #[tokio::test]
 async fn every_metric_of_our_own_is_there_with_its_labels_and_no_other_one() {
-    let world = World::spawn().await;
+    let server = JenkinsServer::spawn().await;
+    let world = World::with(&server.settings("main")).await;
     // A family without a series is not shown, so each gets one.
     world.build("acme/web", 1, "ABORTED").await;
     world.build("acme/web", 2, "NO SUCH RESULT").await;

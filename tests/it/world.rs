@@ -66,8 +66,12 @@ impl World {
 
     /// With these tables behind the usual ones.
     pub async fn with(more: &str) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), more).await
+    }
+
+    /// On what the directory `data` in there holds.
+    pub async fn on(directory: TempDir, more: &str) -> Self {
         let agent = Agent::udp().await;
-        let directory = tempfile::tempdir().unwrap();
         let text = settings_text(directory.path(), &agent.address, more);
         Self { running: start(&directory, &text).await, agent, client: reqwest::Client::new(), directory, text }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use flate2::write::MultiGzDecoder;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 
 use super::{Fault, RestError};
@@ -96,7 +96,7 @@ fn refuse_status(url: &Url, response: &Response) -> Result<(), Fault> {
             Err(Fault::Redirect { to })
         }
         status if status.is_success() => Ok(()),
-        status => Err(Fault::Status { status: status.as_u16() }),
+        status => Err(Fault::Status { status: status.as_u16(), retry_after: retry_after(response.headers()) }),
     }
 }
 
@@ -105,6 +105,11 @@ fn as_people_call_it(permission: &str) -> String {
     let groups = [("hudson.model.Hudson.", "Overall/"), ("hudson.model.Item.", "Job/")];
     let known = groups.iter().find_map(|(id, group)| Some(format!("{group}{}", permission.strip_prefix(id)?)));
     known.unwrap_or_else(|| permission.to_owned())
+}
+
+/// In seconds. A date, which RFC 9110 allows as well, no server of ours sends.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    text(headers, RETRY_AFTER.as_str())?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// For messages: neither query nor user.

@@ -40,7 +40,11 @@ pub enum Fault {
     #[error("leads to {to}, where no credentials are sent: set `url` to Jenkins' own address")]
     Redirect { to: String },
     #[error("answered {status}: wait if Jenkins is starting, else look into its log")]
-    Status { status: u16 },
+    Status {
+        status: u16,
+        /// How long to leave it alone, where it says so.
+        retry_after: Option<Duration>,
+    },
     #[error("answered with a page instead of JSON, probably a login: let the API pass by single sign-on or its proxy")]
     Page,
     #[error("the answer is over {limit} bytes: check that `url` is Jenkins")]
@@ -63,10 +67,18 @@ impl Fault {
     /// Whether it may pass by itself. Otherwise somebody has to change something.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Status { status } => *status >= 500 || matches!(status, 408 | 425 | 429),
+            Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } | Self::Endless { .. } => true,
             // What was cut off.
             fault => matches!(fault, Self::Syntax { .. } | Self::Compression),
+        }
+    }
+
+    /// How long it wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 

@@ -122,6 +122,10 @@ impl Found<'_> {
         self.disabled == Some(true) || (self.buildable == Some(false) && !is_external())
     }
 
+    pub(super) fn has_last(&self) -> bool {
+        self.last.is_some()
+    }
+
     pub(super) fn last(&self, path: &JobPath) -> Option<BuildReport> {
         self.last.as_ref().and_then(|run| run.report(path))
     }
@@ -135,7 +139,7 @@ impl Run<'_> {
             Progress::Running
         } else {
             // A run takes its result for good before it stops building (`hudson.model.Run.setResult`).
-            Progress::Finalized(Outcome::read(self.result.as_deref()?))
+            Progress::Settled(Outcome::read(self.result.as_deref()?))
         };
         let duration = self.duration.and_then(|millis| u64::try_from(millis).ok()).filter(|_| !self.is_building);
         Some(BuildReport {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Answer;
 use super::items::{self, Below, Extent, Found};
 use super::{Fault, RemoteApi, RestError};
+use crate::domain::build::Timestamp;
 use crate::domain::job::JobPath;
 use crate::domain::survey::{Gap, GapReason, Item, Kind, Survey};
 
@@ -149,6 +150,11 @@ impl<'a> Tour<'a> {
         Ok(None)
     }
 
+    /// The controller's own time when it answered last, to the second.
+    pub fn clock(&self) -> Option<Timestamp> {
+        self.survey.clock
+    }
+
     /// What came of it, once [`Self::next`] has said that there is no more.
     pub fn end(mut self) -> Survey {
         if let Some(visit) = self.to_visit.pop() {
@@ -178,7 +184,7 @@ impl<'a> Tour<'a> {
             Fault::NotFound | Fault::Forbidden { .. } if !is_top => self.gap(&visit.folder, GapReason::Refused),
             Fault::Syntax { .. }
             | Fault::Foreign { .. }
-            | Fault::Status { status: 500 }
+            | Fault::Status { status: 500, .. }
             | Fault::TooLarge { .. }
             | Fault::TooMany { .. }
                 if !is_top =>
@@ -229,7 +235,9 @@ impl<'a> Tour<'a> {
             let kind = found.kind();
             self.survey.items += 1;
             self.survey.jobs += u64::from(kind == Kind::Job);
-            items.push(Item { kind, disabled: found.is_disabled(), last: found.last(&path), path });
+            let last = found.last(&path);
+            let hides_last = last.is_none() && found.has_last();
+            items.push(Item { path, kind, disabled: found.is_disabled(), last, hides_last });
             match found.below {
                 _ if kind == Kind::Job => {}
                 Below::Nothing => {}

@@ -109,6 +109,8 @@ pub struct Jenkins {
     pub is_old: bool,
     /// Milliseconds since the epoch.
     pub now: i64,
+    /// Its answers say that it is `now`, and not what the real time is.
+    pub tells_its_time: bool,
     pub(super) queue_ids: u64,
 }
 
@@ -127,6 +129,7 @@ impl Default for Jenkins {
             broken: BTreeSet::new(),
             is_old: false,
             now: CREATED,
+            tells_its_time: false,
             queue_ids: 0,
         }
     }
