@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,9 @@ use crate::domain::job::ControllerName;
 use crate::domain::pod::PodIdentity;
 use crate::http::admin::{self, Admin};
 use crate::http::auth::{Access, Tokens};
-use crate::http::jenkins::{self, Controller, WebhookMetrics, Webhooks};
+use crate::http::jenkins::intake::{Intake, WebhookMetrics};
+use crate::http::jenkins::raw::{self, Raw};
+use crate::http::jenkins::{self, Controller, Webhooks};
 use crate::jenkins::rest::{RemoteApi, RestError};
 use crate::kubernetes::downward;
 use crate::machinery::clock::Clock;
@@ -34,7 +36,7 @@ use crate::store::{OpenError, Store, StoreMetrics};
 /// Why recoverd could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address}, the `{setting}.listen` of the settings: {}", remedy(source))]
+    #[error("cannot listen on {address}, the `{setting}` of the settings: {}", remedy(source))]
     Bind { setting: &'static str, address: SocketAddr, source: std::io::Error },
     #[error(
         "this user may not write {}: give it that right, or set `data_dir` to a directory where it has it",
@@ -70,21 +72,37 @@ impl From<OpenError> for StartError {
     }
 }
 
-/// Both listeners bound, nothing served yet.
+/// All listeners bound, nothing served yet.
 #[derive(Debug)]
 pub struct Bound {
     webhooks: TcpListener,
     admin: TcpListener,
+    tcp: Vec<(ControllerName, TcpListener)>,
+    udp: Vec<(ControllerName, UdpSocket)>,
 }
 
 impl Bound {
     /// # Errors
     /// When an address is taken or not ours.
     pub async fn bind(settings: &Settings) -> Result<Self, StartError> {
-        Ok(Self {
-            webhooks: bind("webhooks", settings.webhooks.listen).await?,
-            admin: bind("admin", settings.admin.listen).await?,
-        })
+        let mut bound = Self {
+            webhooks: bind("webhooks.listen", settings.webhooks.listen).await?,
+            admin: bind("admin.listen", settings.admin.listen).await?,
+            tcp: Vec::new(),
+            udp: Vec::new(),
+        };
+        for controller in settings.controllers() {
+            if let Some(address) = controller.tcp {
+                bound.tcp.push((controller.name.clone(), bind("jenkins.tcp_listen", address).await?));
+            }
+            if let Some(address) = controller.udp {
+                let setting = "jenkins.udp_listen";
+                let socket = UdpSocket::bind(address).await;
+                let socket = socket.map_err(|source| StartError::Bind { setting, address, source })?;
+                bound.udp.push((controller.name.clone(), socket));
+            }
+        }
+        Ok(bound)
     }
 
     /// Opens the store and starts every task.
@@ -99,6 +117,8 @@ impl Bound {
         let addresses = Addresses {
             webhooks: self.webhooks.local_addr().unwrap_or(settings.webhooks.listen),
             admin: self.admin.local_addr().unwrap_or(settings.admin.listen),
+            tcp: self.tcp.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect(),
+            udp: self.udp.iter().filter_map(|(_, socket)| socket.local_addr().ok()).collect(),
         };
 
         let store_metrics = StoreMetrics::register(&mut registry);
@@ -147,14 +167,14 @@ impl Bound {
         supervisor.spawn("housekeeping", housekeeping(throttle.clone(), supervisor.stop()));
 
         let listener_metrics = ListenerMetrics::register(&mut registry);
-        let webhooks = Webhooks {
-            controllers: controllers(settings),
+        let intake = Intake {
             pipeline: Pipeline::new(store.clone()),
             throttle,
             max_body_bytes: settings.webhooks.max_body_bytes,
             body_time: BODY_TIME,
             metrics: WebhookMetrics::register(&mut registry),
         };
+        let webhooks = Webhooks { controllers: controllers(settings), intake: intake.clone() };
         let limits = Limits {
             connections: settings.webhooks.max_connections.get(),
             per_peer: settings.webhooks.max_connections_per_peer.get(),
@@ -171,6 +191,8 @@ impl Bound {
                 supervisor.stop(),
             ),
         );
+        let raw = RawDoors { intake, limits, metrics: listener_metrics.clone() };
+        raw.serve(&supervisor, self.tcp, self.udp);
         let admin = Admin {
             access: access(&settings.admin.access()),
             health,
@@ -195,11 +217,40 @@ impl Bound {
     }
 }
 
+/// What all raw doors have in common.
+struct RawDoors {
+    intake: Intake,
+    limits: Limits,
+    metrics: ListenerMetrics,
+}
+
+impl RawDoors {
+    fn serve(
+        self,
+        supervisor: &Supervisor,
+        tcp: Vec<(ControllerName, TcpListener)>,
+        udp: Vec<(ControllerName, UdpSocket)>,
+    ) {
+        let door = |controller| Arc::new(Raw { controller, intake: self.intake.clone() });
+        for (controller, listener) in tcp {
+            let metrics = self.metrics.clone();
+            let serving = raw::serve_tcp(door(controller), listener, self.limits, metrics, supervisor.stop());
+            supervisor.spawn("jenkins_tcp", serving);
+        }
+        for (controller, socket) in udp {
+            supervisor.spawn("jenkins_udp", raw::serve_udp(door(controller), socket, supervisor.stop()));
+        }
+    }
+}
+
 /// Where recoverd listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Addresses {
     pub webhooks: SocketAddr,
     pub admin: SocketAddr,
+    /// For raw documents, in the order of the controllers that take them.
+    pub tcp: Vec<SocketAddr>,
+    pub udp: Vec<SocketAddr>,
 }
 
 /// Everything runs.

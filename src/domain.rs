@@ -9,6 +9,7 @@ pub mod job;
 pub mod pod;
 pub mod projects;
 pub mod record;
+pub mod removal;
 pub mod rules;
 pub mod signal;
 pub mod silence;

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod health;
 pub mod listener;
+pub mod raw;
 pub mod retry;
 pub mod supervise;
 pub mod throttle;

@@ -16,6 +16,7 @@ use crate::datadog::AgentSink;
 use crate::domain::announcement::Speaker;
 use crate::domain::build::BuildReport;
 use crate::domain::job::{ControllerName, JobKey};
+use crate::domain::removal::Removal;
 use crate::domain::rules::Rulebook;
 use crate::domain::signal::Signal;
 use crate::domain::status::Status;
@@ -52,6 +53,18 @@ impl Pipeline {
         }
         .instrument(span)
         .await
+    }
+
+    /// Gives up what Jenkins has no more. `false` when nothing was known of it. On `Ok` that survives a crash of the node.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    ///
+    /// # Cancel safety
+    /// As of [`Self::accept`].
+    pub async fn remove(&self, controller: ControllerName, gone: Removal) -> Result<bool, StoreError> {
+        let span = tracing::debug_span!("removal", %controller, path = %gone.path);
+        self.store.remove(controller, gone).instrument(span).await
     }
 }
 

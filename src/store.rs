@@ -29,6 +29,7 @@ use crate::domain::build::{BuildReport, Timestamp};
 use crate::domain::history::Novelty;
 use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::record::{Closed, JobRecord, Taken};
+use crate::domain::removal::Removal;
 use crate::domain::rules::Rulebook;
 use crate::domain::status::{Change, Status};
 use crate::domain::survey::Item;
@@ -121,6 +122,11 @@ enum Command {
     Close {
         key: JobKey,
         why: Closed,
+        reply: Reply<bool>,
+    },
+    Remove {
+        controller: ControllerName,
+        gone: Box<Removal>,
         reply: Reply<bool>,
     },
     Confirm {
@@ -255,6 +261,18 @@ impl Store {
     /// When it could not be stored.
     pub async fn close(&self, key: JobKey, why: Closed) -> Result<bool, StoreError> {
         self.ask(|reply| Command::Close { key, why, reply }).await
+    }
+
+    /// Gives up what Jenkins has no more, or has elsewhere now: a job, a branch of a project, or all that is in a folder.
+    /// `false` when nothing was known of it. On `Ok` that survives a crash of the node, and doing it again does nothing.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    ///
+    /// # Cancel safety
+    /// It may be stored or not; if it is, it is told all the same.
+    pub async fn remove(&self, controller: ControllerName, gone: Removal) -> Result<bool, StoreError> {
+        self.ask(|reply| Command::Remove { controller, gone: Box::new(gone), reply }).await
     }
 
     /// Applies the present rules to jobs whose record disagrees with them.

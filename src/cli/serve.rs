@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
-use crate::app::{Bound, Running};
+use crate::app::{Addresses, Bound, Running};
 use crate::config::{Environment, Settings};
 use crate::kubernetes::downward;
 use crate::machinery::clock::Clock;
@@ -63,6 +63,13 @@ fn announce(running: &Running, settings: &Settings) {
         data_dir = %settings.data_dir.display(),
         "recoverd is ready"
     );
+    let Addresses { tcp, udp, .. } = &running.addresses;
+    for address in tcp {
+        tracing::info!(%address, "documents are taken as raw TCP too, without a token");
+    }
+    for address in udp {
+        tracing::info!(%address, "documents are taken as datagrams too, without a token");
+    }
 }
 
 /// SIGTERM or SIGINT. Each call waits for one more.

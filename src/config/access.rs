@@ -1,5 +1,6 @@
 //! Who may knock at a door. Pure.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -38,6 +39,10 @@ pub struct Controller {
     pub api: Option<RestSettings>,
     /// From one look at all its jobs to the next; `None` for never.
     pub poll_interval: Option<Duration>,
+    /// Where it takes documents as raw TCP.
+    pub tcp: Option<SocketAddr>,
+    /// Where it takes documents as datagrams.
+    pub udp: Option<SocketAddr>,
 }
 
 impl Access {

@@ -285,6 +285,7 @@ impl Checks<'_, '_> {
                 ),
             );
         }
+        self.raw(path, jenkins);
         if let Some(raw) = &jenkins.url {
             match normalise(raw, "https://jenkins.example.com/") {
                 Ok(url) => jenkins.url = Some(url),
@@ -322,7 +323,27 @@ impl Checks<'_, '_> {
             self.within(&format!("{path}.poll_interval"), interval, &JenkinsSettings::POLL, span::show);
         }
         self.checked.rulebook.add(name.clone(), rules);
-        self.checked.controllers.push(Controller { name, access, api, poll_interval });
+        let (tcp, udp) = (jenkins.tcp_listen, jenkins.udp_listen);
+        self.checked.controllers.push(Controller { name, access, api, poll_interval, tcp, udp });
+    }
+
+    /// What comes raw brings no token.
+    fn raw(&mut self, path: &str, jenkins: &JenkinsSettings) {
+        for (key, listen) in [("tcp_listen", jenkins.tcp_listen), ("udp_listen", jenkins.udp_listen)] {
+            let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) else { continue };
+            if jenkins.auth == Auth::None {
+                self.warn(format!(
+                    "controller {}: `{key}` is {listen}, so everybody who reaches it sets its jobs",
+                    jenkins.name
+                ));
+            } else {
+                let why = format!(
+                    "whoever reaches {listen} needs no token there; listen on 127.0.0.1, or set `auth = \"none\"` to believe \
+                     everybody"
+                );
+                self.wrong(&format!("{path}.{key}"), &why);
+            }
+        }
     }
 
     fn api(&mut self, path: &str, jenkins: &mut JenkinsSettings) -> Option<RestSettings> {
@@ -390,7 +411,8 @@ impl Checks<'_, '_> {
         rules.tags = tags;
         self.checked.rulebook.add(name.clone(), rules);
         let access = Access::LoopbackOnly;
-        self.checked.controllers.push(Controller { name, access, api: None, poll_interval: None });
+        let controller = Controller { name, access, api: None, poll_interval: None, tcp: None, udp: None };
+        self.checked.controllers.push(controller);
         let listen = settings.webhooks.listen;
         if !listen.ip().is_loopback() {
             self.warn(format!(

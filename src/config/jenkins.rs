@@ -1,12 +1,14 @@
 //! `[[jenkins]]`: the controllers and what counts of their jobs.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::access::Auth;
+use super::listen;
 use super::secret::Secret;
 use super::span;
 use crate::domain::rules::Mode;
@@ -46,6 +48,13 @@ pub struct JenkinsSettings {
     /// `none` believes everybody who reaches the address. Default: `token`.
     #[serde(default)]
     pub auth: Auth,
+    /// Address for documents as raw TCP, one a connection. Default: none, and off. It carries no token, so that any other
+    /// address than a loopback one is refused unless `auth` is `none`. Who changes it: whoever has endpoints of protocol TCP.
+    #[serde(default, deserialize_with = "listen::optional")]
+    pub tcp_listen: Option<SocketAddr>,
+    /// The same for UDP, one document a datagram.
+    #[serde(default, deserialize_with = "listen::optional")]
+    pub udp_listen: Option<SocketAddr>,
     /// Globs of projects whose children are branches. Default: none, and what the webhook says decides.
     #[serde(default)]
     pub multibranch: Vec<String>,
@@ -104,6 +113,7 @@ impl JenkinsSettings {
 
     pub(super) fn template() -> Self {
         let one = || vec![String::new()];
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             name: String::new(),
             url: Some(String::new()),
@@ -114,6 +124,8 @@ impl JenkinsSettings {
             api_token_file: Some(PathBuf::new()),
             poll_interval: Self::default_poll_interval(),
             auth: Auth::Token,
+            tcp_listen: Some(loopback),
+            udp_listen: Some(loopback),
             multibranch: one(),
             folders: one(),
             include: one(),

@@ -10,3 +10,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         serde::de::Error::custom(format!("{raw:?} is not an IP address with a port, such as 127.0.0.1:8080"))
     })
 }
+
+pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    deserialize(deserializer).map(Some)
+}

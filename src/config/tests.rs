@@ -220,6 +220,18 @@ fn what_contradicts_itself_is_refused_with_a_remedy() {
             "recoverd.toml:4: `jenkins.url`: holds a user or password, which would show in every tag and link; remove it",
         ),
         (
+            controller("tcp_listen = \"0.0.0.0:9001\"\nudp_listen = \"10.0.0.1:9001\""),
+            "recoverd.toml:4: `jenkins.tcp_listen`: whoever reaches 0.0.0.0:9001 needs no token there; listen on 127.0.0.1, or \
+             set `auth = \"none\"` to believe everybody\n\
+             recoverd.toml:5: `jenkins.udp_listen`: whoever reaches 10.0.0.1:9001 needs no token there; listen on 127.0.0.1, \
+             or set `auth = \"none\"` to believe everybody",
+        ),
+        (
+            controller("tcp_listen = \"localhost:9001\""),
+            "recoverd.toml:4: `jenkins.tcp_listen`: \"localhost:9001\" is not an IP address with a port, such as \
+             127.0.0.1:8080",
+        ),
+        (
             controller("include = [\"a[\"]"),
             "recoverd.toml:4: `jenkins.include`: \"a[\" is not a glob: unclosed character class; missing ']'",
         ),
@@ -604,6 +616,11 @@ fn what_is_unwise_is_warned_of() {
     for (text, expected) in table {
         assert_eq!(warnings(text), [expected], "{text}");
     }
+    let raw =
+        "[[jenkins]]\nname = \"main\"\nauth = \"none\"\ntcp_listen = \"0.0.0.0:9001\"\nudp_listen = \"[::1]:9001\"";
+    let raw = warnings(raw);
+    assert_eq!(raw.len(), 2, "{raw:?}");
+    assert_eq!(raw[1], "controller main: `tcp_listen` is 0.0.0.0:9001, so everybody who reaches it sets its jobs");
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl What {
     pub fn newest(&self, record: &JobRecord) -> Option<Build> {
         match self {
             Self::Close(_) => record.newest(),
-            Self::Drop { leaf } | Self::Withdraw { leaf, .. } => record.branch(leaf)?.builds().first().copied(),
+            Self::Drop { leaf } | Self::Withdraw { leaf, .. } => record.branch(leaf)?.builds().first().cloned(),
         }
     }
 }
@@ -74,17 +74,9 @@ mod tests {
 
     fn take(record: &mut JobRecord, leaf: &str, number: u64, outcome: Outcome) {
         let report = BuildReport {
-            job: JobPath::parse("acme/web").unwrap(),
-            is_branch: false,
-            number,
-            progress: Progress::Completed(outcome),
             created: Some(Created::exactly(Timestamp::from_millis(i64::try_from(number).unwrap() * 1_000))),
-            queued: None,
             duration: Some(Duration::from_secs(1)),
-            scm_branch: None,
-            commit: None,
-            node: None,
-            link: None,
+            ..BuildReport::new(JobPath::parse("acme/web").unwrap(), number, Progress::Completed(outcome))
         };
         record.take(leaf, &report, Policy::usual(), NOW);
     }

@@ -24,7 +24,7 @@ pub struct Level {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Because {
     /// The last decisive build. The branch is as on disk, and empty for a job without branches.
-    Build { branch: String, number: u64, outcome: Outcome },
+    Build { branch: String, number: u64, outcome: Outcome, node: Option<Arc<str>> },
     /// It is no longer watched.
     Closed { reason: String },
     /// The build that decided was corrected or ruled away, and there is no other.
@@ -44,7 +44,9 @@ impl Level {
         };
         let outcome = current.build.progress.outcome()?;
         let branch = current.branch.to_owned();
-        Some(Self { status: current.status, because: Because::Build { branch, number: current.build.number, outcome } })
+        let because =
+            Because::Build { branch, number: current.build.number, outcome, node: current.build.node.clone() };
+        Some(Self { status: current.status, because })
     }
 
     /// One line for people: why the job has its status.
@@ -52,10 +54,10 @@ impl Level {
         match &self.because {
             Because::Closed { reason } => format!("{job}: no longer watched, {reason}"),
             Because::Undecided => format!("{job}: no build decides any more"),
-            Because::Build { branch, number, outcome } if branch.is_empty() => {
+            Because::Build { branch, number, outcome, .. } if branch.is_empty() => {
                 format!("{job} #{number}: {}", outcome.as_str())
             }
-            Because::Build { branch, number, outcome } => {
+            Because::Build { branch, number, outcome, .. } => {
                 format!("{job} #{number} on {}: {}", branch_name(branch), outcome.as_str())
             }
         }
@@ -115,7 +117,7 @@ impl Speaker<'_> {
         };
         let mut text = level.message(job);
         let mut tags = self.tags();
-        if let Because::Build { branch, number, outcome } = &level.because {
+        if let Because::Build { branch, number, outcome, node } = &level.because {
             let told = || report.filter(|report| report.number == *number).and_then(|report| report.link.clone());
             if let Some(link) = self.build_link(branch, *number).or_else(told) {
                 text.push('\n');
@@ -125,6 +127,7 @@ impl Speaker<'_> {
                 tags.push(Tag::new(tag::BRANCH, branch_name(branch)));
             }
             tags.push(Tag::new(tag::RESULT, outcome.as_str()));
+            tags.extend(node.as_deref().map(|node| Tag::new(tag::NODE, node)));
         }
         let aggregation_key = format!("{JOB_STATUS} {}", self.key);
         Some(Event { title, text, at, host: host(&self.key.controller), aggregation_key, alert, tags })
@@ -163,7 +166,7 @@ impl Speaker<'_> {
         let mut tags = self.tags();
         let branch = if branch.is_empty() { report.scm_branch.as_deref() } else { Some(branch) };
         tags.extend(branch.map(|branch| Tag::new(tag::BRANCH, branch_name(branch))));
-        tags.extend(report.node.as_deref().map(|node| Tag::new(tag::NODE, node)));
+        tags.extend(taken.build.node.as_deref().map(|node| Tag::new(tag::NODE, node)));
         tags.extend(taken.build.progress.outcome().map(|outcome| Tag::new(tag::RESULT, outcome.as_str())));
         let tags: Arc<[Tag]> = tags.into();
         measures.into_iter().map(|(name, measure)| Metric { name, measure, tags: tags.clone() }).collect()

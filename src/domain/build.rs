@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::job::JobPath;
+use super::projects::Source;
+use super::rules::Children;
 
 /// Milliseconds since the Unix epoch, as Jenkins and Datadog count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,8 +135,8 @@ impl Outcome {
 pub struct BuildReport {
     /// The full path, a branch's leaf included.
     pub job: JobPath,
-    /// The document itself shows that the leaf of `job` is a branch of its parent.
-    pub is_branch: bool,
+    /// What the document shows that the parent of `job` holds, branches or jobs, and how well that is known.
+    pub parent_holds: Option<(Source, Children)>,
     /// Counts from 1 in each job; starts anew when a job is recreated.
     pub number: u64,
     /// `Running` carries no outcome, whatever the document said; the others always carry one.
@@ -155,6 +157,23 @@ pub struct BuildReport {
 }
 
 impl BuildReport {
+    /// What the shortest document says: which build, and how far it came.
+    pub fn new(job: JobPath, number: u64, progress: Progress) -> Self {
+        Self {
+            job,
+            parent_holds: None,
+            number,
+            progress,
+            created: None,
+            queued: None,
+            duration: None,
+            scm_branch: None,
+            commit: None,
+            node: None,
+            link: None,
+        }
+    }
+
     /// When it ended, or was created if nothing tells how long it took.
     pub fn ended(&self) -> Option<Timestamp> {
         self.created.map(|created| created.latest.plus(self.duration.unwrap_or_default()))

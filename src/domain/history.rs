@@ -3,6 +3,7 @@
 //! Joining is idempotent, and its end does not depend on the order in which reports arrive: what is known of one build
 //! only grows more certain, and what is forgotten is always the oldest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::build::{BuildReport, Created, Outcome, Progress, Timestamp, Webhook};
 
 /// What is remembered of one build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Build {
     pub number: u64,
     pub created: Created,
@@ -19,6 +20,8 @@ pub struct Build {
     pub duration: Option<Duration>,
     pub progress: Progress,
     pub webhook: Webhook,
+    /// Where it ran, if a sender told. One may tell it at the start of a build alone.
+    pub node: Option<Arc<str>>,
 }
 
 /// What one report was, seen against those before it.
@@ -37,7 +40,7 @@ pub enum Novelty {
 }
 
 /// A build after one more report of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
     pub build: Build,
     pub novelty: Novelty,
@@ -102,19 +105,20 @@ impl History {
             duration: report.duration,
             progress: report.progress,
             webhook,
+            node: report.node.as_deref().map(Arc::from),
         };
         let known = self.builds.iter().position(|known| known.is_same_as(&told)).map(|at| self.builds.swap_remove(at));
-        let build = known.map_or(told, |known| known.joined_with(&told));
-        self.builds.push(build);
+        let build = known.as_ref().map_or_else(|| told.clone(), |known| known.joined_with(&told));
+        self.builds.push(build.clone());
         self.sort();
         self.forget_the_oldest();
-        let novelty = match known {
+        let novelty = match &known {
             _ if !self.builds.contains(&build) => Novelty::Stale,
             Some(known) => novelty(known.progress, build.progress),
             None if told.progress == Progress::Running => Novelty::Started,
             None => Novelty::Finished,
         };
-        let waited = if known.and_then(|known| known.waited()).is_none() { build.waited() } else { None };
+        let waited = if known.as_ref().and_then(Build::waited).is_none() { build.waited() } else { None };
         let is_sudden = known.is_none();
         let is_next = is_sudden && self.builds.first() == Some(&build);
         Joined { build, novelty, is_sudden, is_next, waited }
@@ -125,7 +129,7 @@ impl History {
         for told in &other.builds {
             match self.builds.iter_mut().find(|known| known.is_same_as(told)) {
                 Some(known) => *known = known.joined_with(told),
-                None => self.builds.push(*told),
+                None => self.builds.push(told.clone()),
             }
         }
         self.sort();
@@ -152,16 +156,16 @@ impl History {
     fn sort(&mut self) {
         self.builds.sort_unstable_by_key(|build| (std::cmp::Reverse(build.number), build.created.latest));
         let mut settled: Vec<(Timestamp, Build)> = Vec::with_capacity(self.builds.len());
-        for build in &self.builds {
+        for build in self.builds.drain(..) {
             let created = settled
                 .iter()
                 .filter(|(at, higher)| higher.number > build.number && *at >= build.created.earliest())
                 .map(|(at, _)| *at)
                 .fold(build.created.latest, Timestamp::min);
-            settled.push((created, *build));
+            settled.push((created, build));
         }
         settled.sort_by_key(|(at, build)| std::cmp::Reverse((*at, build.number)));
-        self.builds = settled.into_iter().map(|(_, build)| build).collect();
+        self.builds.extend(settled.into_iter().map(|(_, build)| build));
     }
 
     /// Keeps the newest builds, the newest of each outcome, and the one that the present trouble began with.
@@ -204,6 +208,7 @@ impl Build {
             duration: self.duration.max(other.duration),
             progress: self.progress.max(other.progress),
             webhook: self.webhook.max(other.webhook),
+            node: self.node.as_ref().max(other.node.as_ref()).cloned(),
         }
     }
 
@@ -228,19 +233,7 @@ mod tests {
     const LATER: i64 = 10_000 * HOUR;
 
     fn report(number: u64, created: Option<Created>, progress: Progress) -> BuildReport {
-        BuildReport {
-            job: JobPath::parse("job").unwrap(),
-            is_branch: false,
-            number,
-            progress,
-            created,
-            queued: None,
-            duration: None,
-            scm_branch: None,
-            commit: None,
-            node: None,
-            link: None,
-        }
+        BuildReport { created, ..BuildReport::new(JobPath::parse("job").unwrap(), number, progress) }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "a report may have none")]
@@ -416,6 +409,20 @@ mod tests {
             let mut history = History::default();
             join(&mut history, &order.map(|at: usize| report(1, exact(HOUR), reports[at])), LATER);
             assert_eq!(history.builds()[0].progress, Progress::Settled(Outcome::Success), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_node_that_one_report_tells_is_the_builds() {
+        let started = BuildReport { node: Some("linux-7".to_owned()), ..report(1, exact(HOUR), Progress::Running) };
+        let ended = report(1, exact(HOUR), BAD);
+        for order in [[&started, &ended], [&ended, &started]] {
+            let mut history = History::default();
+            for report in order {
+                history.join(report, Webhook::Came, Timestamp::from_millis(LATER));
+            }
+            assert_eq!(history.builds()[0].node.as_deref(), Some("linux-7"));
+            assert_eq!(history.builds()[0].progress, BAD);
         }
     }
 }

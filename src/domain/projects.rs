@@ -41,6 +41,16 @@ impl Projects {
         }
     }
 
+    /// What is known of `top` itself and of all parents below it.
+    pub fn below(&self, top: &JobKey) -> Vec<(JobKey, Source, Children)> {
+        let is_below = |key: &JobKey| {
+            let rest = key.job.as_str().strip_prefix(top.job.as_str()).filter(|_| key.controller == top.controller);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let known = self.known.iter().filter(|(key, _)| is_below(key));
+        known.map(|(key, (source, children))| (key.clone(), *source, *children)).collect()
+    }
+
     /// Whether what `parent` holds are its branches.
     pub fn holds_branches(&self, rulebook: &Rulebook, parent: &JobKey) -> bool {
         let configured = rulebook.of(&parent.controller).and_then(|rules| rules.children(&parent.job));
@@ -107,6 +117,18 @@ mod tests {
         let mut rulebook = Rulebook::default();
         rulebook.add(key("x").controller, rules);
         assert_eq!(place(&projects, &rulebook, "deploy/main"), ("deploy/main".into(), String::new()));
+    }
+
+    #[test]
+    fn what_is_below_begins_with_the_whole_name() {
+        let mut projects = Projects::default();
+        for parent in ["acme", "acme/web", "acme/web/x", "acmes", "team/acme"] {
+            projects.learn(key(parent), Source::Inferred, Children::Branches);
+        }
+        let mut below: Vec<String> =
+            projects.below(&key("acme")).into_iter().map(|(key, ..)| key.job.to_string()).collect();
+        below.sort();
+        assert_eq!(below, ["acme", "acme/web", "acme/web/x"]);
     }
 
     #[test]

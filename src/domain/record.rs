@@ -112,7 +112,7 @@ pub struct Current<'a> {
     pub status: Status,
     /// As on disk; empty for a job without branches.
     pub branch: &'a str,
-    pub build: Build,
+    pub build: &'a Build,
 }
 
 /// What taking in one report led to.
@@ -163,7 +163,7 @@ impl JobRecord {
     /// The build of all branches that was created last.
     pub fn newest(&self) -> Option<Build> {
         let newest = self.branches.values().filter_map(|history| history.builds().first());
-        newest.max_by_key(|build| (build.created.latest, build.number)).copied()
+        newest.max_by_key(|build| (build.created.latest, build.number)).cloned()
     }
 
     pub fn branch(&self, leaf: &str) -> Option<&History> {
@@ -393,10 +393,10 @@ impl JobRecord {
     }
 }
 
-fn decisive<'a>(history: &History, policy: &Policy, branch: &'a str) -> Option<Current<'a>> {
+fn decisive<'a>(history: &'a History, policy: &Policy, branch: &'a str) -> Option<Current<'a>> {
     history.builds().iter().find_map(|build| {
         let status = policy.status_of(build.progress)?;
-        Some(Current { status, branch, build: *build })
+        Some(Current { status, branch, build })
     })
 }
 
@@ -411,17 +411,9 @@ mod tests {
 
     fn report(number: u64, outcome: Outcome) -> BuildReport {
         BuildReport {
-            job: JobPath::parse("job").unwrap(),
-            is_branch: false,
-            number,
-            progress: Progress::Completed(outcome),
             created: Some(Created::exactly(Timestamp::from_millis(i64::try_from(number).unwrap() * MINUTE))),
-            queued: None,
             duration: Some(Duration::from_secs(30)),
-            scm_branch: None,
-            commit: None,
-            node: None,
-            link: None,
+            ..BuildReport::new(JobPath::parse("job").unwrap(), number, Progress::Completed(outcome))
         }
     }
 

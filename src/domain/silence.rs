@@ -93,17 +93,9 @@ mod tests {
         let mut record = JobRecord::default();
         for &(number, webhook) in builds {
             let report = BuildReport {
-                job: JobPath::parse("acme/web").unwrap(),
-                is_branch: false,
-                number,
-                progress: Progress::Settled(Outcome::Success),
                 created: Some(Created::exactly(Timestamp::from_millis(i64::try_from(number).unwrap() * MINUTE))),
-                queued: None,
                 duration: Some(Duration::from_secs(30)),
-                scm_branch: None,
-                commit: None,
-                node: None,
-                link: None,
+                ..BuildReport::new(JobPath::parse("acme/web").unwrap(), number, Progress::Settled(Outcome::Success))
             };
             record.see(branch, &report, webhook, Policy::usual(), LATER);
         }

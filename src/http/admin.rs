@@ -109,6 +109,9 @@ pub struct BuildView {
     /// By how much earlier it may have been.
     pub created_slack_ms: u64,
     pub duration_ms: Option<u64>,
+    /// Where it ran, if a sender told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// One page of jobs.
@@ -293,5 +296,6 @@ fn build_view(build: &Build) -> BuildView {
         created_ms: build.created.latest.as_millis(),
         created_slack_ms: millis(build.created.slack),
         duration_ms: build.duration.map(millis),
+        node: build.node.as_deref().map(str::to_owned),
     }
 }

@@ -1,14 +1,25 @@
 //! What the shape of a job's name and its source control tell of branches. Pure.
 //!
-//! Nothing in a notification says whether a parent is a folder or a multibranch project; this is the inference that
+//! Nothing in most documents says whether a parent is a folder or a multibranch project; this is the inference that
 //! stands in until the configuration or Jenkins itself says more.
 
 use crate::domain::job::JobPath;
+use crate::domain::projects::Source;
+use crate::domain::rules::Children;
 
 use super::url::decoded_once;
 
+/// What the parent of `job` holds: as the sender told it, else by what the document shows.
+pub(super) fn parent_holds(job: &JobPath, scm_branch: Option<&str>, told: Option<bool>) -> Option<(Source, Children)> {
+    match told {
+        Some(true) => Some((Source::Told, Children::Branches)),
+        Some(false) => Some((Source::Told, Children::Jobs)),
+        None => is_branch(job, scm_branch).then_some((Source::Inferred, Children::Branches)),
+    }
+}
+
 /// Whether the leaf of `job` is, by all that the document shows, a branch of its parent.
-pub(super) fn is_branch(job: &JobPath, scm_branch: Option<&str>) -> bool {
+fn is_branch(job: &JobPath, scm_branch: Option<&str>) -> bool {
     leaf(job).is_some_and(|leaf| {
         // Names typed by people cannot hold a `%` (`jenkins.model.Jenkins.checkGoodName`): an encoded slash is the
         // work of branch-api's `NameEncoder`.

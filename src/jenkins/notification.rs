@@ -1,145 +1,19 @@
-//! The Notification plugin's documents (`com.tikal.hudson.plugins.notification`, every version), as bytes. Pure.
+//! The Notification plugin's documents (`com.tikal.hudson.plugins.notification`, every version), and those of builds that
+//! the `CloudEvents` plugin sends, which are alike. Pure.
 //!
 //! A document is read as a stream into a `draft` and nothing that is not needed is kept, so that a log of any size
 //! costs no memory, and a body that was cut off inside its log still tells of its build: everything that identifies a
-//! build comes before the log. Which of the two formats it is shows by the first character and not by the content
-//! type, which plugins up to 1.4 got wrong.
+//! build comes before the log.
 
 mod draft;
-mod json;
 mod xml;
 
-use std::borrow::Cow;
-use std::fmt;
+use super::document::{Extent, PayloadError};
+pub(super) use draft::{Draft, Section};
 
-use crate::domain::build::BuildReport;
-
-use draft::Draft;
-
-/// How much of a body there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    Whole,
-    /// The rest was not read because the body is too large.
-    CutOff,
-}
-
-/// What a document amounts to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reading {
-    Report(BuildReport),
-    Ignored(IgnoredBecause),
-}
-
-/// Why a sound document tells nothing that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum IgnoredBecause {
-    /// `NONE`: the plugin's word for "no phase".
-    NoPhase,
-    /// A phase that no known version of the plugin sends.
-    UnknownPhase,
-    /// A finished build without a result.
-    NoResult,
-}
-
-impl IgnoredBecause {
-    /// As a metric's label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoPhase => "no_phase",
-            Self::UnknownPhase => "unknown_phase",
-            Self::NoResult => "no_result",
-        }
-    }
-}
-
-/// Why a body is not a notification. A message never repeats what the body says.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PayloadError {
-    #[error("the body is empty: send the Notification plugin's document in it")]
-    Empty,
-    #[error("the body begins with {first}: set the endpoint's format to JSON or XML and send it uncompressed")]
-    Unrecognised { first: FirstByte },
-    #[error("the body is not {format} at line {line}, column {column}: send the plugin's document unchanged")]
-    Syntax { format: Format, line: usize, column: usize },
-    #[error("the outermost XML element is not `job`: send the plugin's document unchanged")]
-    ForeignRoot,
-    #[error("the XML has a document type definition, which is refused: leave it out")]
-    DocumentType,
-    #[error("the XML is nested deeper than {limit} elements, which is refused")]
-    TooDeep { limit: usize },
-    #[error("the field `{field}` is missing: send the plugin's document unchanged")]
-    Missing { field: &'static str },
-    #[error("the field `{field}` is not {expected}")]
-    WrongKind { field: &'static str, expected: &'static str },
-    #[error("the body was cut off at the size limit before `{field}`: put it before the log, or raise the limit")]
-    CutOff { field: &'static str },
-}
-
-impl PayloadError {
-    /// As a metric's label.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Unrecognised { .. } => "unrecognised",
-            Self::Syntax { .. } => "syntax",
-            Self::ForeignRoot => "foreign_root",
-            Self::DocumentType => "document_type",
-            Self::TooDeep { .. } => "too_deep",
-            Self::Missing { .. } => "missing_field",
-            Self::WrongKind { .. } => "wrong_kind",
-            Self::CutOff { .. } => "cut_off",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Json,
-    Xml,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Json => "JSON",
-            Self::Xml => "XML",
-        })
-    }
-}
-
-/// The byte that a body begins with, shown as a character only where that is harmless.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstByte(u8);
-
-impl fmt::Display for FirstByte {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            graphic if graphic.is_ascii_graphic() => write!(out, "`{}`", char::from(graphic)),
-            other => write!(out, "the byte {other:#04x}"),
-        }
-    }
-}
-
-/// Reads one document, JSON or XML.
-///
-/// A document that was cut off never tells of another build than the whole would have: it gives the same number and
-/// progress, and the same job as long as the document's own URLs agree, or an error.
-///
-/// # Errors
-/// When the body is not a document of the plugin, or was cut off before it said which build it is about.
-pub fn read(body: &[u8], extent: Extent) -> Result<Reading, PayloadError> {
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii_start();
-    // Bytes that are not UTF-8 come from a build's log, which must not cost the event.
-    let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
-    let mut draft = Draft::default();
-    let ended = match body.first() {
-        None => return Err(PayloadError::Empty),
-        Some(b'{') => json::read(&text, extent, &mut draft)?,
-        Some(b'<') => xml::read(&text, extent, &mut draft)?,
-        Some(first) => return Err(PayloadError::Unrecognised { first: FirstByte(*first) }),
-    };
-    draft.conclude(if ended { Extent::Whole } else { extent })
+/// Whether the XML document came to its end.
+pub(super) fn read_xml<'a>(text: &'a str, extent: Extent, draft: &mut Draft<'a>) -> Result<bool, PayloadError> {
+    xml::read(text, extent, draft)
 }
 
 #[cfg(test)]
@@ -148,14 +22,22 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
-    use crate::domain::build::{Created, Outcome, Progress, Timestamp};
+    use crate::domain::build::{BuildReport, Created, Outcome, Progress, Timestamp};
     use crate::domain::job::JobPath;
+    use crate::domain::projects::Source;
+    use crate::domain::rules::Children;
+    use crate::jenkins::document::{self, Document, Extent, IgnoredBecause, PayloadError, Reading, Sender};
 
     macro_rules! fixture {
         ($name:literal) => {
             include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jenkins/", $name)).as_slice()
         };
+    }
+
+    fn read(body: &[u8], extent: Extent) -> Result<Reading, PayloadError> {
+        let Document { sender, reading } = document::read(body, extent)?;
+        assert!(matches!(sender, Sender::Notification | Sender::CloudEvents), "{sender:?}");
+        Ok(reading)
     }
 
     fn report(body: &[u8], extent: Extent) -> BuildReport {
@@ -167,20 +49,10 @@ mod tests {
 
     /// What the shortest documents say: a top-level job and nothing optional.
     fn bare(job: &str, number: u64, progress: Progress) -> BuildReport {
-        BuildReport {
-            job: JobPath::parse(job).unwrap(),
-            is_branch: false,
-            number,
-            progress,
-            created: None,
-            queued: None,
-            duration: None,
-            scm_branch: None,
-            commit: None,
-            node: None,
-            link: None,
-        }
+        BuildReport::new(JobPath::parse(job).unwrap(), number, progress)
     }
+
+    const BRANCHES: Option<(Source, Children)> = Some((Source::Inferred, Children::Branches));
 
     fn full() -> BuildReport {
         BuildReport {
@@ -272,7 +144,7 @@ mod tests {
             (
                 fixture!("branch-finalized.json"),
                 BuildReport {
-                    is_branch: true,
+                    parent_holds: BRANCHES,
                     created: Some(Created::at_most(
                         Created::AFTER_COMPLETION,
                         Timestamp::from_millis(1_750_000_170_000),
@@ -287,7 +159,7 @@ mod tests {
             (
                 fixture!("pull-request-aborted.json"),
                 BuildReport {
-                    is_branch: true,
+                    parent_holds: BRANCHES,
                     created: Some(Created::exactly(Timestamp::from_millis(1_750_000_296_000))),
                     duration: Some(Duration::from_secs(4)),
                     link: linked("https://jenkins.example.org/job/laundry/job/drum/job/PR-41/2/"),
@@ -369,12 +241,6 @@ mod tests {
     fn a_body_that_is_no_notification_is_refused_with_the_reason() {
         let missing = |field| PayloadError::Missing { field };
         let table = [
-            ("", PayloadError::Empty),
-            (" \r\n\t", PayloadError::Empty),
-            ("\u{FEFF}", PayloadError::Empty),
-            ("[1]", PayloadError::Unrecognised { first: FirstByte(b'[') }),
-            ("\"text\"", PayloadError::Unrecognised { first: FirstByte(b'"') }),
-            ("\u{1b}[31m", PayloadError::Unrecognised { first: FirstByte(0x1b) }),
             ("{}", missing("build")),
             (r#"{"build":null}"#, missing("build")),
             (r#"{"build":"x"}"#, PayloadError::WrongKind { field: "build", expected: "an object" }),
@@ -419,13 +285,6 @@ mod tests {
         for (body, field) in table {
             assert_eq!(read(body.as_bytes(), Extent::CutOff), Err(PayloadError::CutOff { field }), "{body}");
         }
-    }
-
-    #[test]
-    fn a_message_shows_only_a_harmless_first_character() {
-        let shown = |byte| PayloadError::Unrecognised { first: FirstByte(byte) }.to_string();
-        assert!(shown(b'[').starts_with("the body begins with `[`: "), "{}", shown(b'['));
-        assert!(shown(0x1f).starts_with("the body begins with the byte 0x1f: "), "{}", shown(0x1f));
     }
 
     /// Any document that the plugin could send, in either format.
@@ -486,24 +345,6 @@ mod tests {
                     }
                     (whole, part) => prop_assert_eq!(part.as_ref(), whole.as_ref(), "cut at {}", cut),
                 }
-            }
-        }
-
-        /// For all bytes: an answer, the same one twice.
-        #[test]
-        fn no_bytes_make_it_panic(begin in "[{<]?", body in any::<Vec<u8>>()) {
-            let body = [begin.as_bytes(), &body].concat();
-            for extent in [Extent::Whole, Extent::CutOff] {
-                prop_assert_eq!(read(&body, extent), read(&body, extent));
-            }
-        }
-
-        /// For all near-documents: a message of one printable line.
-        #[test]
-        fn a_message_is_one_short_line(body in "[{<][{}<>\"/:,a-z&;!\\[\\]\u{1b}\n0-9]{0,40}|.{0,40}") {
-            if let Err(error) = read(body.as_bytes(), Extent::Whole) {
-                let message = error.to_string();
-                prop_assert!(message.len() < 200 && !message.contains(char::is_control), "{message:?}");
             }
         }
     }

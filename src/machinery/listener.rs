@@ -17,8 +17,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -55,7 +55,7 @@ impl ListenerMetrics {
     }
 }
 
-/// Serves until `stop`, then lets requests that have begun come to their end.
+/// Serves HTTP until `stop`, then lets requests that have begun come to their end.
 pub async fn serve(
     name: &'static str,
     listener: TcpListener,
@@ -64,37 +64,11 @@ pub async fn serve(
     metrics: ListenerMetrics,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let peers = Peers::default();
-    let open = metrics.open.get_or_create_owned(&Name { listener: name });
-    let refused = metrics.refused.get_or_create_owned(&Name { listener: name });
+    let door = Door::new(name, listener, limits, &metrics);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_headers(64).max_buf_size(64 * 1024);
     let graceful = GracefulShutdown::new();
-
-    while let Some((place, accepted)) = stop
-        .run_until_cancelled(async {
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        })
-        .await
-    {
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: connections that end make room.
-                tracing::warn!(listener = name, %error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Some(guest) = peers.enter(address.ip(), limits.per_peer) else {
-            refused.inc();
-            continue;
-        };
-        // An answer is one small segment: waiting for more only delays it.
-        let _ = stream.set_nodelay(true);
-        let shown = Shown::new(open.clone());
+    while let Some((stream, address, visit)) = door.next(&stop).await {
         let service = TowerToHyperService::new(router.clone().map_request(
             move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(ConnectInfo::<SocketAddr>(address));
@@ -106,16 +80,73 @@ pub async fn serve(
             if let Err(error) = connection.await {
                 tracing::debug!(listener = name, %error, "a connection ended early");
             }
-            drop((shown, guest, place));
+            drop(visit);
         });
     }
-    drop(listener);
+    drop(door);
     graceful.shutdown().await;
 }
 
-/// A connection is no background task: its failure is its own, and [`GracefulShutdown`] waits for it.
-#[expect(clippy::disallowed_methods, reason = "connections are watched by GracefulShutdown")]
-fn spawn_connection(connection: impl Future<Output = ()> + Send + 'static) {
+/// A listener that lets in no more than it takes on.
+pub(super) struct Door {
+    name: &'static str,
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    peers: Peers,
+    per_peer: usize,
+    open: Gauge,
+    refused: Counter,
+}
+
+/// One connection in all that counts it; it has left when this is dropped.
+pub(super) struct Visit {
+    _shown: Shown,
+    _guest: Guest,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Door {
+    pub(super) fn new(name: &'static str, listener: TcpListener, limits: Limits, metrics: &ListenerMetrics) -> Self {
+        Self {
+            name,
+            listener,
+            places: Arc::new(Semaphore::new(limits.connections)),
+            peers: Peers::default(),
+            per_peer: limits.per_peer,
+            open: metrics.open.get_or_create_owned(&Name { listener: name }),
+            refused: metrics.refused.get_or_create_owned(&Name { listener: name }),
+        }
+    }
+
+    /// The next connection, or `None` when it is time to stop.
+    pub(super) async fn next(&self, stop: &CancellationToken) -> Option<(TcpStream, SocketAddr, Visit)> {
+        loop {
+            let accepting = async { (self.places.clone().acquire_owned().await, self.listener.accept().await) };
+            let (place, accepted) = stop.run_until_cancelled(accepting).await?;
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: connections that end make room.
+                    tracing::warn!(listener = self.name, %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Some(guest) = self.peers.enter(address.ip(), self.per_peer) else {
+                self.refused.inc();
+                continue;
+            };
+            // An answer is one small segment: waiting for more only delays it.
+            let _ = stream.set_nodelay(true);
+            let visit = Visit { _shown: Shown::new(self.open.clone()), _guest: guest, _place: place.ok()? };
+            return Some((stream, address, visit));
+        }
+    }
+}
+
+/// A connection is no background task: its failure is its own.
+#[expect(clippy::disallowed_methods, reason = "whoever listens waits for its connections")]
+pub(super) fn spawn_connection(connection: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(connection);
 }
 

@@ -72,7 +72,8 @@ mod tests {
     fn a_record_of_form_1_is_read_with_all_that_it_holds() {
         let record: JobRecord = decode(&bytes(&format!("{BRANCHES}02010080a99e85ce670000"))).unwrap();
         let level = Level::of(&record, Policy::usual()).unwrap();
-        let because = Because::Build { branch: "feature%2Fx".to_owned(), number: 2, outcome: Outcome::Failure };
+        let because =
+            Because::Build { branch: "feature%2Fx".to_owned(), number: 2, outcome: Outcome::Failure, node: None };
         assert_eq!((level.status, level.because), (Status::Critical, because));
         let announced = record.announced().unwrap();
         assert_eq!((announced.before, announced.confirmed), (Some(Status::Ok), false));

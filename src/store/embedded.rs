@@ -307,6 +307,11 @@ impl Writer {
                 answers.push(Answer::Found(reply, *found.as_ref().unwrap_or(&false)));
                 found.map(|_| ())
             }
+            Command::Remove { controller, gone, reply } => {
+                let found = self.ledger.remove(pages, &controller, &gone, now, news);
+                answers.push(Answer::Found(reply, *found.as_ref().unwrap_or(&false)));
+                found.map(|_| ())
+            }
             Command::Confirm { told } => told.iter().try_for_each(|(key, status)| Ledger::confirm(pages, key, *status)),
             Command::Review { keys, reply } => {
                 answers.push(Answer::Done(reply));
@@ -403,7 +408,7 @@ impl Command {
         let error = StoreError::Unwritable(why.clone());
         match self {
             Self::Take { reply, .. } => drop(reply.send(Err(error))),
-            Self::Close { reply, .. } => drop(reply.send(Err(error))),
+            Self::Close { reply, .. } | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
             Self::Review { reply, .. } => drop(reply.send(Err(error))),
             Self::Sight { reply, .. } => drop(reply.send(Err(error))),
             Self::Amend { reply, .. } => drop(reply.send(Err(error))),
@@ -492,7 +497,7 @@ impl Pages for Tables {
         self.write(key, None)
     }
 
-    fn children(&self, parent: &JobKey) -> Result<Vec<JobKey>, Broken> {
+    fn below(&self, parent: &JobKey) -> Result<Vec<JobKey>, Broken> {
         let (controller, prefix) = (parent.controller.as_str(), format!("{}/", parent.job));
         let is_below = |key: &Key| key.parts().0 == controller && key.parts().1.starts_with(&prefix);
         let mut below = BTreeSet::new();
@@ -509,8 +514,7 @@ impl Pages for Tables {
         for (key, value) in self.staged.of(Table::Jobs).iter().filter(|(key, _)| is_below(key)) {
             _ = if value.is_some() { below.insert(key.clone()) } else { below.remove(key) };
         }
-        let is_child = |key: &&Key| key.parts().1.strip_prefix(&prefix).is_some_and(|leaf| !leaf.contains('/'));
-        below.iter().filter(is_child).map(job_key).collect()
+        below.iter().map(job_key).collect()
     }
 
     fn save_project(&mut self, parent: &JobKey, source: Source, children: Children) -> Result<(), Broken> {

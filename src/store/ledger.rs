@@ -1,5 +1,6 @@
 //! What each request does to the records, written once for whatever keeps them.
 
+mod removal;
 mod survey;
 
 use std::collections::HashMap;
@@ -22,8 +23,13 @@ pub(super) trait Pages {
     fn load(&self, key: &JobKey) -> Result<Option<JobRecord>, Self::Error>;
     fn save(&mut self, key: &JobKey, record: &JobRecord) -> Result<(), Self::Error>;
     fn remove(&mut self, key: &JobKey) -> Result<(), Self::Error>;
+    /// Every job below `parent`, however deep.
+    fn below(&self, parent: &JobKey) -> Result<Vec<JobKey>, Self::Error>;
     /// Every job one level below `parent`.
-    fn children(&self, parent: &JobKey) -> Result<Vec<JobKey>, Self::Error>;
+    fn children(&self, parent: &JobKey) -> Result<Vec<JobKey>, Self::Error> {
+        let is_child = |key: &JobKey| key.job.split_leaf().is_some_and(|(of, _)| of == parent.job);
+        Ok(self.below(parent)?.into_iter().filter(is_child).collect())
+    }
     fn save_project(&mut self, parent: &JobKey, source: Source, children: Children) -> Result<(), Self::Error>;
 }
 
@@ -52,11 +58,11 @@ impl Ledger {
         if !self.listening.contains_key(controller) {
             self.listening.insert(controller.clone(), now);
         }
-        if report.is_branch
+        if let Some((source, children)) = report.parent_holds
             && let Some((parent, _)) = report.job.split_leaf()
         {
             let parent = JobKey { controller: controller.clone(), job: parent };
-            self.learn(pages, &parent, Source::Inferred, Children::Branches, now, news)?;
+            self.learn(pages, &parent, source, children, now, news)?;
         }
         let Place { key, branch } = self.projects.place(&self.rulebook, controller, &report.job);
         if !self.rulebook.covers(&key) {
@@ -117,7 +123,8 @@ impl Ledger {
             return self.split(pages, key, record, now, news);
         }
         if !self.rulebook.covers(key) {
-            return self.close(pages, key, record, Closed::Filtered, now, news);
+            self.close(pages, key, record, Closed::Filtered, now, news)?;
+            return Ok(());
         }
         if record.closed() == Some(&Closed::Filtered) {
             record.reopen();
@@ -249,12 +256,13 @@ impl Ledger {
         why: Closed,
         now: Timestamp,
         news: &mut Vec<News>,
-    ) -> Result<(), P::Error> {
+    ) -> Result<bool, P::Error> {
         if !record.close(why, now) {
-            return Ok(());
+            return Ok(false);
         }
         self.tell_closing(pages, key, &record, news)?;
-        self.hand_over(pages, key, &record, now, news)
+        self.hand_over(pages, key, &record, now, news)?;
+        Ok(true)
     }
 
     /// A job that has another name now keeps its builds: the last that decided may be further back than Jenkins tells.

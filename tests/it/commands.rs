@@ -104,6 +104,14 @@ async fn saved_documents_are_replayed() {
     let line: Value = serde_json::from_str(&out(&bad)).unwrap();
     assert_eq!((&line["file"], &line["status"]), (&"bad.json".into(), &400.into()));
     world.agent.expect("acme/web", 0).await;
+    // Whoever sent them.
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jenkins");
+    let names = ["generic-event-run-completed.json", "statistics-gatherer-finalized.json", "step-form.txt"];
+    let others = names.map(|name| fixtures.join(name).display().to_string());
+    let others =
+        run(directory, &[&["replay", "--url", &webhooks], &others.each_ref().map(String::as_str)[..]].concat()).await;
+    let results: Vec<String> = out(&others).lines().map(|line| line.rsplit(": ").next().unwrap().to_owned()).collect();
+    assert_eq!(results, ["finished", "finished", "duplicate"], "{}", out(&others));
     // One that cannot be read does not keep the others from being posted.
     let absent = run(directory, &["replay", "--url", &webhooks, "absent.json", "good.json"]).await;
     assert_eq!(absent.status.code(), Some(1));

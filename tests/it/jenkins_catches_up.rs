@@ -11,7 +11,7 @@ use recoverd::domain::rules::{ControllerRules, Mode, Policy, Rulebook};
 use recoverd::domain::silence::{Cause, Silence};
 use recoverd::domain::status::Status::{Critical, Ok, Warning};
 use recoverd::domain::survey::{Item, Kind};
-use recoverd::jenkins::notification::{self, Extent, Reading};
+use recoverd::jenkins::document::{self, Extent, Reading};
 use recoverd::machinery::clock::Clock;
 use recoverd::machinery::health::Health;
 use recoverd::store::{Entry, Look, Sighting, Store, StoreMetrics};
@@ -776,7 +776,7 @@ async fn remember_a_silent_job(data: &std::path::Path) {
     let (store, mut news) = Store::open(data, rulebook.into(), clock.clone(), health, metrics).unwrap();
     for (job, number) in [("acme/web", 7), ("spoken", 8)] {
         let document = completed(job, number, "SUCCESS").to_string();
-        let Reading::Report(report) = notification::read(document.as_bytes(), Extent::Whole).unwrap() else {
+        let Reading::Report(report) = document::read(document.as_bytes(), Extent::Whole).unwrap().reading else {
             panic!("not a build: {document}");
         };
         store.take(key("x").controller, report).await.unwrap();
@@ -785,7 +785,7 @@ async fn remember_a_silent_job(data: &std::path::Path) {
     let now = clock.now();
     let look = Look { controller: key("x").controller, asked: now, clock: now, fresh: Duration::ZERO };
     let document = completed("acme/web", 8, "SUCCESS").to_string();
-    let Reading::Report(shown) = notification::read(document.as_bytes(), Extent::Whole).unwrap() else {
+    let Reading::Report(shown) = document::read(document.as_bytes(), Extent::Whole).unwrap().reading else {
         panic!("not a build: {document}");
     };
     let path = key("acme/web").job;

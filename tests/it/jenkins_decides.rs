@@ -12,7 +12,7 @@ use recoverd::domain::build::Timestamp;
 use recoverd::domain::job::{ControllerName, JobKey, JobPath};
 use recoverd::domain::rules::{ControllerRules, Mode, Policy, Rulebook};
 use recoverd::domain::status::Status;
-use recoverd::jenkins::notification::{self, Extent, Reading};
+use recoverd::jenkins::document::{self, Extent, Reading};
 use recoverd::machinery::clock::Clock;
 use recoverd::machinery::health::Health;
 use recoverd::store::{Entry, Store, StoreMetrics};
@@ -209,7 +209,7 @@ fn deliver(directory: &Path, mode: Mode, documents: &[String]) -> Vec<(String, L
         let health = Health::default().required("store");
         let (store, _news) = Store::open(directory, rulebook.clone(), clock.clone(), health, metrics).unwrap();
         let takes = documents.iter().map(|document| {
-            let Reading::Report(report) = notification::read(document.as_bytes(), Extent::Whole).unwrap() else {
+            let Reading::Report(report) = document::read(document.as_bytes(), Extent::Whole).unwrap().reading else {
                 panic!("not a build: {document}");
             };
             store.take(key("x").controller, report)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use recoverd::domain::build::{Created, Outcome, Progress, Timestamp};
 use recoverd::domain::job::JobPath;
 use recoverd::domain::survey::{Executors, Item, Kind, Load, Nodes, Queue, Survey};
-use recoverd::jenkins::notification::{self, Extent, Reading};
+use recoverd::jenkins::document::{self, Extent, Reading};
 use recoverd::jenkins::rest::{Credentials, RemoteApi, RestError, RestSettings};
 
 use crate::jenkins_server::{API_TOKEN, Class, JenkinsServer, Phase, USER, Waiting};
@@ -153,10 +153,8 @@ async fn a_build_is_the_same_whether_a_webhook_or_the_api_tells_it() {
             let completed = server.jenkins().document(job, told.number, Phase::Completed);
             assert!(documents.contains(&completed));
             for document in documents {
-                let Ok(Reading::Report(sent)) = notification::read(document.to_string().as_bytes(), Extent::Whole)
-                else {
-                    panic!("{document}")
-                };
+                let read = document::read(document.to_string().as_bytes(), Extent::Whole);
+                let Reading::Report(sent) = read.unwrap().reading else { panic!("{document}") };
                 assert_eq!((&sent.job, sent.number), (&told.job, told.number));
                 let created = told.created.unwrap();
                 assert!(sent.created.unwrap().agrees_with(created), "{document}: {sent:?} {created:?}");

@@ -23,6 +23,8 @@ mod jenkins_loses_webhooks;
 mod jenkins_rest;
 mod jenkins_server;
 mod obeys_rules;
+mod other_senders;
+mod raw_listeners;
 mod readme;
 mod refuses;
 mod sentry_errors;

@@ -13,7 +13,7 @@ use recoverd::domain::job::{ControllerName, JobKey, JobPath};
 use recoverd::domain::record::Closed;
 use recoverd::domain::rules::{ControllerRules, Rulebook};
 use recoverd::domain::status::Status;
-use recoverd::jenkins::notification::{self, Extent, Reading};
+use recoverd::jenkins::document::{self, Extent, Reading};
 use recoverd::jenkins::rest::RemoteApi;
 use recoverd::machinery::clock::Clock;
 use recoverd::machinery::health::Health;
@@ -152,7 +152,7 @@ impl Stage {
 
     pub async fn post_with_clocks_apart(&self, document: &Value) {
         let document = document.to_string();
-        let Reading::Report(report) = notification::read(document.as_bytes(), Extent::Whole).unwrap() else {
+        let Reading::Report(report) = document::read(document.as_bytes(), Extent::Whole).unwrap().reading else {
             panic!("not a build: {document}");
         };
         self.store.take(key("x").controller, report).await.unwrap();

@@ -48,6 +48,6 @@ impl From<FirstHistory> for History {
 
 impl From<FirstBuild> for Build {
     fn from(FirstBuild { number, created, queued, duration, progress }: FirstBuild) -> Self {
-        Self { number, created, queued, duration, progress, webhook: Webhook::Came }
+        Self { number, created, queued, duration, progress, webhook: Webhook::Came, node: None }
     }
 }

@@ -12,8 +12,10 @@ use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesRef, Event};
 use quick_xml::reader::Reader;
 
-use super::draft::{Draft, Meaning, Section, Slot, Value};
-use super::{Extent, Format, PayloadError};
+use super::draft::{Draft, Section, Slot};
+use crate::jenkins::document::json::{Collector as _, Meaning};
+use crate::jenkins::document::value::Value;
+use crate::jenkins::document::{Extent, Format, PayloadError};
 
 /// The plugin's deepest element, an artifact's, is the seventh.
 const DEEPEST: usize = 64;
@@ -82,7 +84,7 @@ impl<'a> Walk<'_, 'a> {
             None if self.depth > 0 => Meaning::Unneeded,
             None if name == "job" => Meaning::Section(Section::Job),
             None => return Err(PayloadError::ForeignRoot),
-            Some(section) => section.meaning_of(name),
+            Some(section) => Draft::meaning_of(section, name),
         };
         match meaning {
             Meaning::Section(section) => {
@@ -151,10 +153,10 @@ fn misstep(text: &str, position: u64) -> PayloadError {
 mod tests {
     use super::*;
     use crate::domain::build::BuildReport;
-    use crate::jenkins::notification::Reading;
+    use crate::jenkins::document::{self, Reading};
 
     fn read(body: impl AsRef<[u8]>) -> Result<Reading, PayloadError> {
-        crate::jenkins::notification::read(body.as_ref(), Extent::Whole)
+        document::read(body.as_ref(), Extent::Whole).map(|document| document.reading)
     }
 
     fn report(body: impl AsRef<[u8]>) -> BuildReport {
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn a_document_type_is_refused_in_a_body_that_was_cut_off_too() {
         for body in ["<!DOCTYPE job [", "<!DOCTYPE job><job>"] {
-            let given = crate::jenkins::notification::read(body.as_bytes(), Extent::CutOff);
+            let given = document::read(body.as_bytes(), Extent::CutOff);
             assert_eq!(given, Err(PayloadError::DocumentType), "{body}");
         }
     }

@@ -143,17 +143,10 @@ impl Run<'_> {
         };
         let duration = self.duration.and_then(|millis| u64::try_from(millis).ok()).filter(|_| !self.is_building);
         Some(BuildReport {
-            job: path.clone(),
-            is_branch: false,
-            number: number.into(),
-            progress,
             created: self.timestamp.map(|millis| Created::exactly(Timestamp::from_millis(millis))),
-            queued: None,
             duration: duration.map(Duration::from_millis),
-            scm_branch: None,
-            commit: None,
             node: self.node.as_deref().filter(|node| !node.is_empty()).map(str::to_owned),
-            link: None,
+            ..BuildReport::new(path.clone(), number.into(), progress)
         })
     }
 }

@@ -1,13 +1,13 @@
 #![no_main]
 
-mod notification;
+mod document;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|body: &[u8]| -> Corpus {
-    if !body.trim_ascii_start().starts_with(b"{") {
+    if matches!(body.trim_ascii_start().first(), None | Some(b'{' | b'<')) {
         return Corpus::Reject;
     }
-    notification::check(body);
+    document::check(body);
     Corpus::Keep
 });

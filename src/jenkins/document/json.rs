@@ -1,4 +1,4 @@
-//! Notifications as JSON: one pass over the text, into the draft. Pure.
+//! JSON, in one pass over the text, into whatever collects the fields of one sender. Pure.
 //!
 //! Values that are not needed are skipped without being built or unescaped, whatever their kind, size and depth:
 //! `serde_json` skips in a loop, not by recursion. Values that are needed are at most three objects deep.
@@ -9,11 +9,37 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::draft::{Draft, Meaning, Section, Value};
+use super::value::Value;
 use super::{Extent, Format, PayloadError};
 
-/// Whether the document came to its end.
-pub(super) fn read<'a>(text: &'a str, extent: Extent, draft: &mut Draft<'a>) -> Result<bool, PayloadError> {
+/// What a key means in its section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::jenkins) enum Meaning<Section, Slot> {
+    Field(Slot),
+    Section(Section),
+    Unneeded,
+}
+
+/// Collects the fields of a document. A section is an object that has fields of its own.
+pub(in crate::jenkins) trait Collector<'a> {
+    type Section: Copy;
+    type Slot: Copy;
+
+    fn meaning_of(section: Self::Section, key: &str) -> Meaning<Self::Section, Self::Slot>;
+
+    /// A section begins, as the object that it should be or as something else.
+    fn open(&mut self, section: Self::Section, is_object: bool);
+
+    fn fill(&mut self, slot: Self::Slot, value: Value<'a>);
+}
+
+/// Whether the document came to its end. `section` is the outermost one.
+pub(in crate::jenkins) fn read<'a, C: Collector<'a>>(
+    text: &'a str,
+    extent: Extent,
+    section: C::Section,
+    into: &mut C,
+) -> Result<bool, PayloadError> {
     let text = match extent {
         Extent::Whole => text,
         // `42` may have been `4259`: of a number at the very end there is no telling whether it is all of it.
@@ -22,7 +48,7 @@ pub(super) fn read<'a>(text: &'a str, extent: Extent, draft: &mut Draft<'a>) -> 
         }
     };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let outcome = Object { section: Section::Job, draft }.deserialize(&mut deserializer);
+    let outcome = Object { section, into }.deserialize(&mut deserializer);
     match outcome.and_then(|()| deserializer.end()) {
         Ok(()) => Ok(true),
         Err(error) if error.is_eof() && extent == Extent::CutOff => Ok(false),
@@ -31,12 +57,12 @@ pub(super) fn read<'a>(text: &'a str, extent: Extent, draft: &mut Draft<'a>) -> 
 }
 
 /// One section, wherever it stands.
-struct Object<'d, 'a> {
-    section: Section,
-    draft: &'d mut Draft<'a>,
+struct Object<'c, S, C> {
+    section: S,
+    into: &'c mut C,
 }
 
-impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
+impl<'de, C: Collector<'de>> DeserializeSeed<'de> for Object<'_, C::Section, C> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -44,7 +70,7 @@ impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
     }
 }
 
-impl<'de> Visitor<'de> for Object<'_, 'de> {
+impl<'de, C: Collector<'de>> Visitor<'de> for Object<'_, C::Section, C> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,15 +78,15 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { section, draft } = self;
-        draft.open(section, true);
-        while let Some(meaning) = map.next_key_seed(Key(section))? {
+        let Self { section, into } = self;
+        into.open(section, true);
+        while let Some(meaning) = map.next_key_seed(Key::<C>(section))? {
             match meaning {
                 Meaning::Field(slot) => {
                     let raw: &'de RawValue = map.next_value()?;
-                    draft.fill(slot, value(raw.get()));
+                    into.fill(slot, value(raw.get()));
                 }
-                Meaning::Section(section) => map.next_value_seed(Object { section, draft: &mut *draft })?,
+                Meaning::Section(section) => map.next_value_seed(Object { section, into: &mut *into })?,
                 Meaning::Unneeded => _ = map.next_value::<IgnoredAny>()?,
             }
         }
@@ -74,56 +100,56 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        self.draft.open(self.section, false);
+        self.into.open(self.section, false);
         Ok(())
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.draft.open(self.section, false);
+        self.into.open(self.section, false);
         Ok(())
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.draft.open(self.section, false);
+        self.into.open(self.section, false);
         Ok(())
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        self.draft.open(self.section, false);
+        self.into.open(self.section, false);
         Ok(())
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.draft.open(self.section, false);
+        self.into.open(self.section, false);
         Ok(())
     }
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        self.draft.open(self.section, false);
+        self.into.open(self.section, false);
         Ok(())
     }
 }
 
 /// A key, read without being kept.
-struct Key(Section);
+struct Key<'a, C: Collector<'a>>(C::Section);
 
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Meaning;
+impl<'de, 'a, C: Collector<'a>> DeserializeSeed<'de> for Key<'a, C> {
+    type Value = Meaning<C::Section, C::Slot>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Meaning, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_identifier(self)
     }
 }
 
-impl Visitor<'_> for Key {
-    type Value = Meaning;
+impl<'a, C: Collector<'a>> Visitor<'_> for Key<'a, C> {
+    type Value = Meaning<C::Section, C::Slot>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Meaning, E> {
-        Ok(self.0.meaning_of(key))
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(C::meaning_of(self.0, key))
     }
 }
 
@@ -135,6 +161,8 @@ fn value(raw: &str) -> Value<'_> {
         [b'"', ..] if !raw.contains('\\') => Value::text(Cow::Borrowed(raw.trim_matches('"'))),
         [b'"', ..] => serde_json::from_str(raw).map_or(Value::Other, |text| Value::text(Cow::Owned(text))),
         [b'-' | b'0'..=b'9', ..] => Value::text(Cow::Borrowed(raw)),
+        b"true" => Value::Truth(true),
+        b"false" => Value::Truth(false),
         _ => Value::Other,
     }
 }
@@ -142,10 +170,10 @@ fn value(raw: &str) -> Value<'_> {
 #[cfg(test)]
 mod tests {
     use crate::domain::build::{BuildReport, Progress};
-    use crate::jenkins::notification::{Extent, Format, PayloadError, Reading};
+    use crate::jenkins::document::{self, Extent, Format, PayloadError, Reading};
 
     fn read(body: impl AsRef<[u8]>) -> Result<Reading, PayloadError> {
-        crate::jenkins::notification::read(body.as_ref(), Extent::Whole)
+        document::read(body.as_ref(), Extent::Whole).map(|document| document.reading)
     }
 
     fn report(body: impl AsRef<[u8]>) -> BuildReport {
