@@ -14,6 +14,7 @@ pub mod kubernetes;
 pub mod machinery;
 pub mod pipeline;
 pub mod resend;
+pub mod sentry;
 pub mod store;
 pub mod telemetry;
 

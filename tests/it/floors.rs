@@ -8,7 +8,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (5, &["app", "cli", "config", "telemetry", "main", "lib"]),
     (4, &["http"]),
     (3, &["pipeline", "resend", "catch_up"]),
-    (2, &["jenkins", "datadog", "kubernetes", "store"]),
+    (2, &["jenkins", "datadog", "kubernetes", "sentry", "store"]),
     (1, &["machinery"]),
     (0, &["domain"]),
 ];
