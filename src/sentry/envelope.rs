@@ -6,7 +6,7 @@
 //! <https://develop.sentry.dev/sdk/data-model/envelopes/>.
 //!
 //! For a body that is there as a whole, [`splice`] is all that is needed:
-//! ```no_run
+//! ```
 //! # use std::sync::Arc;
 //! # use recoverd::sentry::envelope::{Kind, Tags, splice};
 //! let tags = Arc::new(Tags::new([("pod_name", "web-1")]));
@@ -18,14 +18,20 @@
 //! ```
 //! Otherwise a [`Splicer`] takes it in pieces.
 
+mod header;
+mod json;
+mod payload;
 mod report;
+mod splicer;
 mod tags;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use header::HeaderDsn;
 pub use report::{Category, Item, Level, Outcome, PassedBecause, Report};
+pub use splicer::Splicer;
 pub use tags::Tags;
 
 /// The largest item that is looked into, in bytes, with its tags: what Sentry takes.
@@ -40,44 +46,10 @@ pub enum Kind {
     Store,
 }
 
-/// The DSN that an envelope names in its header, by which an SDK behind a tunnel authenticates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderDsn {
-    pub public_key: Box<str>,
-    pub project: Box<str>,
-}
-
-/// Takes a body in pieces, gives it back in pieces.
-#[derive(Debug)]
-pub struct Splicer {
-    report: Report,
-}
-
-impl Splicer {
-    /// With no tags, nothing is changed, but all is counted.
-    pub fn new(_kind: Kind, _tags: Arc<Tags>) -> Self {
-        Self { report: Report::default() }
-    }
-
-    /// Takes the next bytes, of any number, and appends to `out` what is ready: slices of them, and of what was held.
-    pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        out.push(chunk);
-    }
-
-    /// The DSN in the envelope's header, once the header has been pushed.
-    pub fn dsn(&self) -> Option<&HeaderDsn> {
-        None
-    }
-
-    /// Appends to `out` what is still held: the body has ended.
-    pub fn finish(self, _out: &mut Vec<Bytes>) -> Report {
-        self.report
-    }
-}
-
 /// All of a body at once.
 pub fn splice(kind: Kind, tags: Arc<Tags>, body: Bytes, out: &mut Vec<Bytes>) -> Report {
-    let mut splicer = Splicer::new(kind, tags);
-    splicer.push(body, out);
-    splicer.finish(out)
+    Splicer::new(kind, tags).finish(body, out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,4 @@
 //! What an envelope had in it, and what became of it. Pure.
-#![allow(dead_code, reason = "the splicer is on its way")]
 
 use std::collections::BTreeMap;
 
@@ -174,7 +173,7 @@ pub enum PassedBecause {
     /// It comes after as many items of its envelope as are looked into.
     TooMany,
     /// It is not a JSON object in UTF-8, with a log not one that has a list of objects.
-    NotJson,
+    Malformed,
     /// A key that matters comes twice: which of them counts depends on the reader.
     DuplicateKey,
     /// Its tags, or attributes, are of no form that is known.
@@ -196,7 +195,7 @@ impl PassedBecause {
             Self::TooLarge => "too_large",
             Self::WouldBeTooLarge => "would_be_too_large",
             Self::TooMany => "too_many",
-            Self::NotJson => "not_json",
+            Self::Malformed => "malformed",
             Self::DuplicateKey => "duplicate_key",
             Self::OddTags => "odd_tags",
             Self::Truncated => "truncated",

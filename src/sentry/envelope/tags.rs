@@ -1,7 +1,6 @@
 //! The tags that are put on events, in each of the forms that they can be put there in. Pure.
-#![allow(dead_code, reason = "the splicer is on its way")]
 
-use bytes::Bytes;
+use std::borrow::Cow;
 
 /// Sentry cuts off what is longer, in characters.
 const LONGEST: usize = 200;
@@ -13,7 +12,8 @@ const MOST: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct Tags {
     tags: Vec<Tag>,
-    whole: [Bytes; FORMS],
+    /// All of them, in each form.
+    whole: [Box<str>; FORMS],
 }
 
 const FORMS: usize = 3;
@@ -51,7 +51,7 @@ impl Tags {
             known.push(Tag { key, value: quoted(&value).into() });
         }
         let mut tags = Self { tags: known, whole: Default::default() };
-        tags.whole = [Form::Map, Form::Pairs, Form::Attributes].map(|form| Bytes::from(tags.render(form, 0)));
+        tags.whole = [Form::Map, Form::Pairs, Form::Attributes].map(|form| tags.render(form, 0).into());
         tags
     }
 
@@ -59,16 +59,16 @@ impl Tags {
         self.tags.is_empty()
     }
 
-    /// The keys, in order: their places are the bits of a [`Present`].
+    /// The bit of a key in a [`Present`].
     pub(super) fn place_of(&self, key: &[u8]) -> Option<usize> {
         self.tags.iter().position(|tag| tag.key.as_bytes() == key)
     }
 
     /// Those that are not `present`, with commas between; `None` when that is nothing.
-    pub(super) fn missing(&self, present: Present, form: Form) -> Option<Bytes> {
+    pub(super) fn missing(&self, present: Present, form: Form) -> Option<Cow<'_, str>> {
         let text = match present {
-            0 => self.whole.get(form as usize).cloned().unwrap_or_default(),
-            some => Bytes::from(self.render(form, some)),
+            0 => Cow::Borrowed(self.whole.get(form as usize).map_or("", |text| text)),
+            some => Cow::Owned(self.render(form, some)),
         };
         (!text.is_empty()).then_some(text)
     }
