@@ -158,7 +158,7 @@ fn per_second(count: u64, time: Duration) -> f64 {
 fn bare_axum() -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("bare").enable_all().build().unwrap();
         runtime.block_on(async {
             let parse = |body: bytes::Bytes| async move {
                 let document: Document = serde_json::from_slice(&body).unwrap();
@@ -204,7 +204,7 @@ resend_interval = "1h"
     let settings = Settings::load(Some(&file), &Environment::new()).unwrap();
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("recoverd").enable_all().build().unwrap();
         runtime.block_on(async {
             let bound = Bound::bind(&settings).await.unwrap();
             let running = bound.start(&settings, PodIdentity::default(), Clock::system()).unwrap();

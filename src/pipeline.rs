@@ -41,7 +41,7 @@ impl Pipeline {
     ///
     /// # Cancel safety
     /// The report may be stored or not; if it is, it is told all the same.
-    pub async fn accept(&self, controller: ControllerName, report: BuildReport) -> Result<Receipt, StoreError> {
+    pub async fn accept(&self, controller: ControllerName, report: Box<BuildReport>) -> Result<Receipt, StoreError> {
         let span = tracing::debug_span!("build", %controller, job = %report.job, number = report.number);
         async {
             let receipt = self.store.take(controller, report).await;
@@ -154,7 +154,7 @@ impl Announcer {
     }
 
     fn add_signals(&self, news: &News, signals: &mut Vec<Signal>) {
-        let speaker = Speaker { key: &news.key, rules: self.rulebook.of(&news.key.controller) };
+        let speaker = Speaker::new(&news.key, self.rulebook.of(&news.key.controller));
         let report = news.build.as_ref().map(|build| &build.1);
         if let Some(level) = &news.level {
             signals.push(Signal::Check(speaker.check(level)));

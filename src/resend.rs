@@ -222,7 +222,7 @@ impl Resend {
         let mut signals = Vec::with_capacity(page.len());
         let mut to_confirm = Vec::new();
         for Entry { key, record } in page.iter().filter(|entry| !entry.record.is_spent()) {
-            let speaker = Speaker { key, rules: self.rulebook.of(&key.controller) };
+            let speaker = Speaker::new(key, self.rulebook.of(&key.controller));
             let level = Level::of(record, self.rulebook.policy(key));
             let column = level.as_ref().map_or(3, |level| level.status as usize);
             counts.get_mut(column).into_iter().for_each(|count| *count += 1);

@@ -251,8 +251,8 @@ impl Store {
     ///
     /// # Cancel safety
     /// The report may be stored or not. Telling it again does no harm.
-    pub async fn take(&self, controller: ControllerName, report: BuildReport) -> Result<Receipt, StoreError> {
-        self.ask(|reply| Command::Take { controller, report: Box::new(report), reply }).await
+    pub async fn take(&self, controller: ControllerName, report: Box<BuildReport>) -> Result<Receipt, StoreError> {
+        self.ask(|reply| Command::Take { controller, report, reply }).await
     }
 
     /// Closes a job with one OK that says why. `false` when there is none.

@@ -299,7 +299,7 @@ impl Checks<'_, '_> {
             }
         }
         let mut rules = ControllerRules::default();
-        rules.url.clone_from(&jenkins.url);
+        rules.url = jenkins.url.as_deref().map(Into::into);
         rules.tags = tags;
         rules.folders = self.globs(&format!("{path}.folders"), &jenkins.folders);
         rules.multibranch = self.globs(&format!("{path}.multibranch"), &jenkins.multibranch);

@@ -41,7 +41,7 @@ pub(super) struct EventWords<'a> {
 }
 
 /// All tags in one piece, as they stand on the wire. The buffer is lent, so that a round of sending allocates it once.
-pub(super) fn join_tags<'a>(buffer: &'a mut String, tags: &[Tag]) -> &'a str {
+pub(super) fn join_tags(buffer: &mut String, tags: &[Tag]) {
     buffer.clear();
     for tag in tags {
         let before = buffer.len();
@@ -52,7 +52,6 @@ pub(super) fn join_tags<'a>(buffer: &'a mut String, tags: &[Tag]) -> &'a str {
             buffer.truncate(before);
         }
     }
-    buffer
 }
 
 /// The message is cut, never the tags: they are what a check is known by.

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dogstatsd::{Client, DogstatsdError, EventAlertType, EventOptions, OptionsBuilder};
@@ -20,7 +21,7 @@ use super::datagram::{self, TooLarge};
 use super::metrics::Kind;
 use super::sanitise;
 use super::target::DatagramLimit;
-use crate::domain::signal::{Alert, Check, Event, Measure, Metric, Signal};
+use crate::domain::signal::{Alert, Check, Event, Measure, Metric, Signal, Tag};
 use crate::domain::status::Status;
 
 /// A path that can be walked through but neither read nor written: what a socket can be opened as. The same on
@@ -91,10 +92,27 @@ pub(super) struct Sent {
 pub(super) struct Link {
     client: Client,
     way: Way,
-    /// Where tags are joined, kept for its room.
-    tags: String,
+    tags: JoinedTags,
     /// Where messages are joined.
     packed: String,
+}
+
+/// The tags that were joined last. The samples of a build share theirs, and come one behind the other.
+#[derive(Default)]
+struct JoinedTags {
+    /// Held, so that no other tags can get its address.
+    of: Option<Arc<[Tag]>>,
+    text: String,
+}
+
+impl JoinedTags {
+    fn join(&mut self, tags: &Arc<[Tag]>) -> &str {
+        if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, tags)) {
+            datagram::join_tags(&mut self.text, tags);
+            self.of = Some(tags.clone());
+        }
+        &self.text
+    }
 }
 
 enum Way {
@@ -134,7 +152,7 @@ impl Link {
         Ok(Self {
             client,
             way: Way::Unix { path: path.to_owned(), door, knocker },
-            tags: String::new(),
+            tags: JoinedTags::default(),
             packed: String::new(),
         })
     }
@@ -169,7 +187,7 @@ impl Link {
         let mut options = OptionsBuilder::new();
         let client = Client::new(options.from_addr(from.to_owned()).to_addr(address.to_string()).build());
         let client = client.map_err(|DogstatsdError::IoError(error)| failed(error))?;
-        Ok(Self { client, way: Way::Udp { address, knocker }, tags: String::new(), packed: String::new() })
+        Ok(Self { client, way: Way::Udp { address, knocker }, tags: JoinedTags::default(), packed: String::new() })
     }
 
     /// By UDP, a host that is silent passes for the Agent; one that answers that the port is closed does not, and from
@@ -213,7 +231,7 @@ impl Link {
     }
 
     fn send_check(&mut self, check: &Check, limit: DatagramLimit) -> Result<Sent, SendError> {
-        let tags = datagram::join_tags(&mut self.tags, &check.tags);
+        let tags = self.tags.join(&check.tags);
         let words = datagram::check(check, tags, limit)?;
         let options = ServiceCheckOptions {
             timestamp: None,
@@ -230,7 +248,7 @@ impl Link {
     }
 
     fn send_event(&mut self, event: &Event, limit: DatagramLimit) -> Result<Sent, SendError> {
-        let tags = datagram::join_tags(&mut self.tags, &event.tags);
+        let tags = self.tags.join(&event.tags);
         let words = datagram::event(event, tags, limit)?;
         let options = EventOptions {
             timestamp: words.seconds,
@@ -256,7 +274,7 @@ impl Link {
             let begin = self.packed.len();
             let written = match signal {
                 Signal::Check(check) => {
-                    let tags = datagram::join_tags(&mut self.tags, &check.tags);
+                    let tags = self.tags.join(&check.tags);
                     let words = datagram::check(check, tags, limit);
                     words.map_err(SendError::from).map(|words| {
                         datagram::push_check(&mut self.packed, check.status, &words, tags);
@@ -264,7 +282,7 @@ impl Link {
                     })
                 }
                 Signal::Event(event) => {
-                    let tags = datagram::join_tags(&mut self.tags, &event.tags);
+                    let tags = self.tags.join(&event.tags);
                     let words = datagram::event(event, tags, limit);
                     words.map_err(SendError::from).map(|words| {
                         datagram::push_event(&mut self.packed, event.alert, &words, tags);
@@ -273,7 +291,7 @@ impl Link {
                 }
                 Signal::Metric(metric) => value(metric)
                     .map(|value| {
-                        let tags = datagram::join_tags(&mut self.tags, &metric.tags);
+                        let tags = self.tags.join(&metric.tags);
                         let bytes = datagram::metric_bytes(metric.name.as_str(), &value, tags);
                         datagram::push_sample(&mut self.packed, metric, &value, tags);
                         (Kind::metric, false, bytes)
@@ -302,7 +320,7 @@ impl Link {
         signals.truncate(count);
         self.packed.truncate(begin);
         self.packed.push_str(metric.name.as_str());
-        let tags = datagram::join_tags(&mut self.tags, &metric.tags);
+        let tags = self.tags.join(&metric.tags);
         match metric.measure {
             Measure::Count(more) => self.client.count(&*self.packed, i64::from(more), one(tags))?,
             Measure::Gauge(_) => {

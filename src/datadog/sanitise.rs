@@ -32,7 +32,7 @@ const ELLIPSIS: char = '…';
 /// Returns false and appends nothing for a tag that the Agent would take for an order: `host` and `card` in any case,
 /// and all of `dd.internal.` but recoverd's own `dd.internal.card:none`. An empty tag is nothing, too.
 pub fn push_tag(out: &mut String, tag: &Tag) -> bool {
-    let (key, value) = (tag.key.as_ref(), tag.value.as_str());
+    let (key, value) = (tag.key.as_ref(), tag.value.as_ref());
     let plain = key.len() + 1 + value.len() <= TAG_CHARS
         && key.starts_with(|c: char| c.is_ascii_alphabetic())
         && key.bytes().all(|byte| byte != b':' && is_tag_byte(byte))

@@ -65,30 +65,26 @@ impl Level {
 }
 
 /// The words that hold for all that is said of one job.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Speaker<'a> {
-    pub key: &'a JobKey,
-    /// `None` for a controller that is not configured any more.
-    pub rules: Option<&'a ControllerRules>,
-}
-
-impl Speaker<'_> {
+    key: &'a JobKey,
+    rules: Option<&'a ControllerRules>,
     /// The one tag set of a job. Whatever else is known of a build stays off its check, or a failure and its recovery
     /// would be two groups.
-    fn tags(&self) -> Vec<Tag> {
-        let mut tags = vec![
-            Tag::new(tag::JOB, self.key.job.as_str()),
-            Tag::new(tag::CONTROLLER, self.key.controller.as_str()),
-            Tag::new(tag::CARDINALITY, "none"),
-        ];
-        if let Some(rules) = self.rules {
-            if let Some(url) = &rules.url {
-                tags.push(Tag::new(tag::JENKINS_URL, url.as_str()));
-            }
+    tags: Arc<[Tag]>,
+}
+
+impl<'a> Speaker<'a> {
+    /// `rules` is `None` for a controller that is not configured any more.
+    pub fn new(key: &'a JobKey, rules: Option<&'a ControllerRules>) -> Self {
+        let mut tags =
+            vec![Tag::new(tag::JOB, &key.job), Tag::new(tag::CONTROLLER, &key.controller), Tag::no_cardinality()];
+        if let Some(rules) = rules {
+            tags.extend(rules.url.clone().map(|url| Tag::new(tag::JENKINS_URL, url)));
             tags.extend(rules.tags.iter().cloned());
-            tags.extend(rules.policy(&self.key.job).tags.iter().cloned());
+            tags.extend(rules.policy(&key.job).tags.iter().cloned());
         }
-        tags
+        Self { key, rules, tags: tags.into() }
     }
 
     pub fn check(&self, level: &Level) -> Check {
@@ -96,7 +92,7 @@ impl Speaker<'_> {
             name: JOB_STATUS,
             status: level.status,
             host: host(&self.key.controller),
-            tags: self.tags(),
+            tags: self.tags.clone(),
             message: level.message(&self.key.job),
         }
     }
@@ -116,7 +112,7 @@ impl Speaker<'_> {
             Change::Recovered { .. } => (format!("{job} recovered"), Alert::Success),
         };
         let mut text = level.message(job);
-        let mut tags = self.tags();
+        let mut tags = self.tags.to_vec();
         if let Because::Build { branch, number, outcome, node } = &level.because {
             let told = || report.filter(|report| report.number == *number).and_then(|report| report.link.clone());
             if let Some(link) = self.build_link(branch, *number).or_else(told) {
@@ -130,7 +126,7 @@ impl Speaker<'_> {
             tags.extend(node.as_deref().map(|node| Tag::new(tag::NODE, node)));
         }
         let aggregation_key = format!("{JOB_STATUS} {}", self.key);
-        Some(Event { title, text, at, host: host(&self.key.controller), aggregation_key, alert, tags })
+        Some(Event { title, text, at, host: host(&self.key.controller), aggregation_key, alert, tags: tags.into() })
     }
 
     /// What a build adds to the metrics, each build's start and end once.
@@ -163,7 +159,7 @@ impl Speaker<'_> {
         if measures.is_empty() {
             return Vec::new();
         }
-        let mut tags = self.tags();
+        let mut tags = self.tags.to_vec();
         let branch = if branch.is_empty() { report.scm_branch.as_deref() } else { Some(branch) };
         tags.extend(branch.map(|branch| Tag::new(tag::BRANCH, branch_name(branch))));
         tags.extend(taken.build.node.as_deref().map(|node| Tag::new(tag::NODE, node)));
@@ -174,7 +170,7 @@ impl Speaker<'_> {
 
     /// The address of a build's page, from the configured root alone: a payload's own link is not trusted to be one.
     fn build_link(&self, branch: &str, number: u64) -> Option<String> {
-        let mut link = self.rules?.url.clone()?;
+        let mut link = self.rules?.url.as_deref()?.to_owned();
         let names = self.key.job.as_str().split('/').chain(Some(branch).filter(|branch| !branch.is_empty()));
         for name in names {
             link.push_str("job/");
@@ -232,7 +228,7 @@ mod tests {
     #[test]
     fn a_builds_link_encodes_what_would_not_stay_in_its_segment_and_no_more() {
         let mut rules = ControllerRules::default();
-        rules.url = Some("https://ci.example.org/".to_owned());
+        rules.url = Some("https://ci.example.org/".into());
         let table = [
             ("acme/web", "PR-7", "job/acme/job/web/job/PR-7/"),
             ("a.b_c~d", "", "job/a.b_c~d/"),
@@ -244,7 +240,7 @@ mod tests {
         ];
         for (job, branch, expected) in table {
             let key = JobKey { controller: ControllerName::parse("main").unwrap(), job: JobPath::parse(job).unwrap() };
-            let link = Speaker { key: &key, rules: Some(&rules) }.build_link(branch, 7).unwrap();
+            let link = Speaker::new(&key, Some(&rules)).build_link(branch, 7).unwrap();
             assert_eq!(link, format!("https://ci.example.org/{expected}7/"), "{job} {branch}");
         }
     }

@@ -32,6 +32,12 @@ impl ControllerName {
     }
 }
 
+impl From<&ControllerName> for Arc<str> {
+    fn from(name: &ControllerName) -> Self {
+        name.0.clone()
+    }
+}
+
 impl fmt::Display for ControllerName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
@@ -112,6 +118,12 @@ impl JobPath {
     #[must_use]
     pub fn child(&self, leaf: &str) -> JobPath {
         JobPath(format!("{}/{leaf}", self.0).into())
+    }
+}
+
+impl From<&JobPath> for Arc<str> {
+    fn from(path: &JobPath) -> Self {
+        path.0.clone()
     }
 }
 

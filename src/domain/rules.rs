@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +118,7 @@ pub fn branch_name(leaf: &str) -> Cow<'_, str> {
 #[derive(Clone, Debug, Default)]
 pub struct ControllerRules {
     /// Its address for people, with a slash at the end.
-    pub url: Option<String>,
+    pub url: Option<Arc<str>>,
     /// Tags for every check, metric and event.
     pub tags: Vec<Tag>,
     /// Projects whose children are branches.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::build::Timestamp;
 use super::status::Status;
@@ -13,18 +13,25 @@ use super::status::Status;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag {
     pub key: Cow<'static, str>,
-    pub value: String,
+    /// Shared: every signal of a job bears its names again.
+    pub value: Arc<str>,
 }
 
 impl Tag {
-    pub fn new(key: &'static str, value: impl Into<String>) -> Self {
+    pub fn new(key: &'static str, value: impl Into<Arc<str>>) -> Self {
         Self { key: Cow::Borrowed(key), value: value.into() }
+    }
+
+    /// Keeps the Agent from adding tags of the sender's own.
+    pub fn no_cardinality() -> Self {
+        static NONE: LazyLock<Arc<str>> = LazyLock::new(|| "none".into());
+        Self::new(tag::CARDINALITY, NONE.clone())
     }
 
     /// Reads an operator's `key:value`.
     pub fn parse(raw: &str) -> Self {
         let (key, value) = raw.split_once(':').unwrap_or((raw, ""));
-        Self { key: Cow::Owned(key.trim().to_owned()), value: value.trim().to_owned() }
+        Self { key: Cow::Owned(key.trim().to_owned()), value: value.trim().into() }
     }
 }
 
@@ -168,7 +175,7 @@ pub struct Check {
     pub status: Status,
     /// Constant for each source, or every Agent would stamp its own.
     pub host: String,
-    pub tags: Vec<Tag>,
+    pub tags: Arc<[Tag]>,
     /// For people; shortened before any tag is.
     pub message: String,
 }
@@ -192,7 +199,7 @@ pub struct Event {
     /// Events of one key stand together in Datadog.
     pub aggregation_key: String,
     pub alert: Alert,
-    pub tags: Vec<Tag>,
+    pub tags: Arc<[Tag]>,
 }
 
 /// One sample.

@@ -62,10 +62,16 @@ impl Sender {
 /// What a document amounts to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    Report(BuildReport),
+    Report(Box<BuildReport>),
     /// An item that Jenkins has no more at its path.
     Gone(Removal),
     Ignored(IgnoredBecause),
+}
+
+impl From<BuildReport> for Reading {
+    fn from(report: BuildReport) -> Self {
+        Self::Report(Box::new(report))
+    }
 }
 
 /// Why a sound document tells nothing that counts.

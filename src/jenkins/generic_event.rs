@@ -46,7 +46,7 @@ fn run(fields: &Fields<'_>, extent: Extent, ended: Option<fn(Outcome) -> Progres
         Some(ended) => ended(Outcome::read(fields.required("data.result", extent)?)),
     };
     let job = target.job;
-    Ok(Reading::Report(BuildReport {
+    Ok(BuildReport {
         // Pipelines tell it for certain (`WorkflowRunData`), other builds not at all.
         parent_holds: branch::parent_holds(&job, None, fields.get("data._multiBranch").as_truth()),
         // `Run.getTimeInMillis`, whatever the event.
@@ -55,7 +55,8 @@ fn run(fields: &Fields<'_>, extent: Extent, ended: Option<fn(Outcome) -> Progres
         // Of builds that run on one node as a whole (`AbstractBuild.getBuiltOnStr`).
         node: fields.get("data.builtOn").as_kept_text(),
         ..BuildReport::new(job, number, progress)
-    }))
+    }
+    .into())
 }
 
 /// An item's full name (`AbstractItem.getFullName`), or its own in that of its parent.
@@ -145,7 +146,7 @@ mod tests {
         for (kind, result, progress) in table {
             let created = Some(Created::exactly(Timestamp::from_millis(1_644_126_495_293)));
             let expected = BuildReport { created, ..BuildReport::new(job("acme/web"), 7, progress) };
-            assert_eq!(report(kind, result), Ok(Reading::Report(expected)), "{kind}");
+            assert_eq!(report(kind, result), Ok(expected.into()), "{kind}");
         }
         let table = [
             ("run.completed", IgnoredBecause::NoResult),

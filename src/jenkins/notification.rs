@@ -42,7 +42,7 @@ mod tests {
 
     fn report(body: &[u8], extent: Extent) -> BuildReport {
         match read(body, extent) {
-            Ok(Reading::Report(report)) => report,
+            Ok(Reading::Report(report)) => *report,
             other => panic!("{other:?} from {}", String::from_utf8_lossy(body)),
         }
     }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_phase_is_read_in_any_case_and_what_tells_nothing_is_ignored() {
         let ignored = |because| Ok(Reading::Ignored(because));
-        let running = |progress| Ok(Reading::Report(bare("a", 1, progress)));
+        let running = |progress| Ok(Reading::from(bare("a", 1, progress)));
         let table = [
             (r#""phase":"queued""#, running(Progress::Running)),
             (r#""phase":"STARTED","status":"SUCCESS""#, running(Progress::Running)),

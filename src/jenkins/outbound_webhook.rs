@@ -15,11 +15,12 @@ pub(super) fn conclude(fields: &Fields<'_>, extent: Extent) -> Result<Reading, P
     let target = url::target(fields.required("buildUrl", extent)?);
     let wrong = PayloadError::WrongKind { field: "buildUrl", expected: "a build's URL" };
     let (job, number) = target.and_then(|target| Some((target.job, target.build?))).ok_or(wrong)?;
-    Ok(Reading::Report(BuildReport {
+    Ok(BuildReport {
         parent_holds: branch::parent_holds(&job, None, None),
         link: fields.get("buildUrl").as_link(),
         ..BuildReport::new(job, number, progress)
-    }))
+    }
+    .into())
 }
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ mod tests {
             let link = Some(url.to_owned());
             let report =
                 BuildReport { link, ..BuildReport::new(JobPath::parse("acme/test job").unwrap(), 16, progress) };
-            let expected = Document { sender: Sender::OutboundWebhook, reading: Reading::Report(report) };
+            let expected = Document { sender: Sender::OutboundWebhook, reading: report.into() };
             assert_eq!(read(event, url), Ok(expected), "{event}");
         }
         let unknown = read("pipeline", url).map(|document| document.reading);

@@ -37,7 +37,7 @@ pub(super) fn conclude(fields: &Fields<'_>, extent: Extent) -> Result<Reading, P
         fields.get("startTime").as_moment().map(Created::exactly)
     };
     let scm_branch = fields.text("scmInfo.branch").map(|name| branch::without_remote(name, &job));
-    Ok(Reading::Report(BuildReport {
+    Ok(BuildReport {
         parent_holds: branch::parent_holds(&job, scm_branch, None),
         created,
         duration,
@@ -49,7 +49,8 @@ pub(super) fn conclude(fields: &Fields<'_>, extent: Extent) -> Result<Reading, P
             number,
             if has_ended { Progress::Finalized(Outcome::read(result)) } else { Progress::Running },
         )
-    }))
+    }
+    .into())
 }
 
 /// Of items only the end counts, and only since the plugin tells their address.
@@ -82,7 +83,7 @@ mod tests {
 
     fn report(body: &str) -> BuildReport {
         match read(body) {
-            Ok(Reading::Report(report)) => report,
+            Ok(Reading::Report(report)) => *report,
             other => panic!("{other:?} from {body}"),
         }
     }

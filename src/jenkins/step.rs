@@ -33,7 +33,7 @@ pub(super) fn conclude(fields: &Fields<'_>, extent: Extent) -> Result<Reading, P
     // The build is not quite at its end yet: whoever tells more of it later is right.
     let progress = if has_begun { Progress::Running } else { Progress::Completed(Outcome::read(result)) };
     let scm_branch = fields.text("branch").map(|name| branch::without_remote(name, &job));
-    Ok(Reading::Report(BuildReport {
+    Ok(BuildReport {
         parent_holds: branch::parent_holds(&job, scm_branch, fields.get("multibranch").as_truth()),
         created: fields.get("timestamp").as_moment().map(Created::exactly),
         duration: fields.get("duration").as_duration().filter(|_| !has_begun),
@@ -42,7 +42,8 @@ pub(super) fn conclude(fields: &Fields<'_>, extent: Extent) -> Result<Reading, P
         node: fields.get("node").as_kept_text(),
         link: fields.get("url").as_link(),
         ..BuildReport::new(job, number, progress)
-    }))
+    }
+    .into())
 }
 
 /// `JOB_NAME` is the full name of a job, as it is on disk.
@@ -91,7 +92,7 @@ mod tests {
 
     fn report(body: &str) -> BuildReport {
         match read(body) {
-            Ok(Reading::Report(report)) => report,
+            Ok(Reading::Report(report)) => *report,
             other => panic!("{other:?} from {body}"),
         }
     }
@@ -166,7 +167,7 @@ mod tests {
     fn of_a_form_that_was_cut_off_the_last_value_is_not_believed() {
         let cut = |body: &str| document::read(body.as_bytes(), Extent::CutOff).map(|document| document.reading);
         let ended = BuildReport::new(JobPath::parse("a").unwrap(), 7, Progress::Completed(Outcome::Failure));
-        assert_eq!(cut("job=a&number=7&result=FAILURE&node=li"), Ok(Reading::Report(ended)));
+        assert_eq!(cut("job=a&number=7&result=FAILURE&node=li"), Ok(ended.into()));
         assert_eq!(cut("job=a&number=7&result=FAILURE"), Err(PayloadError::CutOff { field: "result" }));
         assert_eq!(cut("job=a&result=FAILURE&number=7"), Err(PayloadError::CutOff { field: "number" }));
     }

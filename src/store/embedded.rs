@@ -140,13 +140,10 @@ impl Writer {
         let mut batch = Vec::with_capacity(Self::BATCH);
         while let Some(first) = inbox.blocking_recv() {
             batch.push(first);
-            let mut seen = 0;
-            // Threads that are ready to run may be about to bring more, which would share the `fdatasync`.
-            while seen < batch.len() && batch.len() < Self::BATCH {
-                seen = batch.len();
-                std::thread::yield_now();
-                batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(Self::BATCH - seen));
-            }
+            // Threads that are ready to run may be about to bring more, which would share the `fdatasync`. Not more than once:
+            // on a busy node it is others' work that is let through.
+            std::thread::yield_now();
+            batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(Self::BATCH - 1));
             batch.retain(|command| !matches!(command, Command::Tend));
             if let Err(Broken(why)) = self.serve(&mut batch).and_then(|()| self.tend()) {
                 self.refuse_until_mended(&why, &mut inbox);
@@ -466,7 +463,10 @@ impl Tables {
 
     fn write(&mut self, key: &JobKey, value: Value) -> Result<(), Broken> {
         let key = key_of(key);
-        let was = self.read(&key, |value| value.is_some())?;
+        let (was, is_same) = self.read(&key, |before| (before.is_some(), before == value.as_deref()))?;
+        if is_same {
+            return Ok(());
+        }
         self.jobs_added += i64::from(value.is_some()) - i64::from(was);
         self.staged.put(Table::Jobs, key, value);
         Ok(())

@@ -21,6 +21,7 @@ pub(super) trait Pages {
     type Error;
 
     fn load(&self, key: &JobKey) -> Result<Option<JobRecord>, Self::Error>;
+    /// Costs the disk nothing when the record is as it was.
     fn save(&mut self, key: &JobKey, record: &JobRecord) -> Result<(), Self::Error>;
     fn remove(&mut self, key: &JobKey) -> Result<(), Self::Error>;
     /// Every job below `parent`, however deep.
@@ -69,11 +70,8 @@ impl Ledger {
             return Ok(Receipt { novelty: None, held: false });
         }
         let mut record = pages.load(&key)?.unwrap_or_default();
-        let before = record.clone();
         let taken = record.take(&branch, &report, self.rulebook.policy(&key), now);
-        if record != before {
-            pages.save(&key, &record)?;
-        }
+        pages.save(&key, &record)?;
         let receipt = Receipt { novelty: Some(taken.novelty), held: taken.held };
         let level = Level::of(&record, self.rulebook.policy(&key));
         let worth_telling = !matches!(taken.novelty, Novelty::Duplicate | Novelty::Stale);

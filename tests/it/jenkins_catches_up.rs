@@ -789,8 +789,8 @@ async fn remember_a_silent_job(data: &std::path::Path) {
         panic!("not a build: {document}");
     };
     let path = key("acme/web").job;
-    let item = Item { path, kind: Kind::Job, disabled: false, last: Some(shown.clone()), hides_last: false };
-    store.sight(look, vec![Sighting { item, builds: vec![shown], decisive: None }]).await.unwrap();
+    let item = Item { path, kind: Kind::Job, disabled: false, last: Some((*shown).clone()), hides_last: false };
+    store.sight(look, vec![Sighting { item, builds: vec![*shown], decisive: None }]).await.unwrap();
     drop(store);
     while news.recv().await.is_some() {}
 }

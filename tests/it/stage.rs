@@ -62,7 +62,7 @@ impl Stage {
     pub async fn with(mut rules: ControllerRules) -> Self {
         let server = JenkinsServer::spawn().await;
         server.jenkins().tells_its_time = true;
-        rules.url = Some(server.url());
+        rules.url = Some(server.url().into());
         let mut rulebook = Rulebook::default();
         let name = key("x").controller;
         rulebook.add(name.clone(), rules);

@@ -101,8 +101,9 @@ pub(super) async fn webhooks(settings: &Settings, controller: &Controller) -> Fi
 /// They come in from here; that they do from where Jenkins is, only Jenkins could say.
 fn taken(check: String, settings: &Settings, controller: &Controller) -> Finding {
     let listen = settings.webhooks.listen;
-    let url = settings.rulebook().of(&controller.name).and_then(|rules| rules.url.clone());
-    let host = url.and_then(|url| Url::parse(&url).ok()?.host().map(|host| host.to_string()));
+    let rulebook = settings.rulebook();
+    let url = rulebook.of(&controller.name).and_then(|rules| rules.url.as_deref());
+    let host = url.and_then(|url| Url::parse(url).ok()?.host().map(|host| host.to_string()));
     let is_elsewhere = |host: &String| {
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         host != "localhost" && !address.is_ok_and(|address| address.is_loopback())

@@ -17,7 +17,7 @@ fn check(number: usize) -> Signal {
         name: JOB_STATUS,
         status: Status::Critical,
         host: "main".into(),
-        tags: vec![Tag::new(tag::JOB, number.to_string()), Tag::new(tag::CARDINALITY, "none")],
+        tags: vec![Tag::new(tag::JOB, number.to_string()), Tag::new(tag::CARDINALITY, "none")].into(),
         message: format!("Build #{number} failed"),
     })
 }
@@ -274,7 +274,7 @@ async fn what_can_never_be_sent_is_counted_and_holds_up_nothing() {
         settings.limit = DatagramLimit::parse(512).unwrap();
     });
     let Signal::Check(mut huge) = check(0) else { panic!() };
-    huge.tags.extend((0..5).map(|number| Tag::new(tag::BRANCH, format!("{number}{}", "x".repeat(150)))));
+    huge.tags = (0..5).map(|number| Tag::new(tag::BRANCH, format!("{number}{}", "x".repeat(150)))).collect();
     let endless = Metric { name: MetricName::JobDuration, measure: Measure::Gauge(f64::INFINITY), tags: [].into() };
     let delivery = world.sink.deliver(vec![Signal::Check(huge), Signal::Metric(endless), check(7)]).await;
     assert_eq!(delivery, Delivery { taken: 3, rest: vec![], trouble: None });

@@ -97,11 +97,12 @@ proptest! {
             status: Status::Warning,
             host,
             tags: vec![
-                Tag::new(tag::JOB, &job),
+                Tag::new(tag::JOB, job.as_str()),
                 Tag::new(tag::CONTROLLER, "main"),
-                Tag::new(tag::JENKINS_URL, &url),
+                Tag::new(tag::JENKINS_URL, url.as_str()),
                 Tag::new(tag::CARDINALITY, "none"),
-            ],
+            ]
+            .into(),
             message,
         };
         let Some(read) = Wire::new().carry_check(&check, limit) else {
@@ -125,7 +126,7 @@ proptest! {
         let mut tags: Vec<Tag> = raw.iter().map(|raw| Tag::parse(raw)).collect();
         tags.push(Tag { key: key.into(), value: "x".into() });
         let given = tags.len();
-        let check = Check { name: JOB_STATUS, status: Status::Ok, host: "ci".into(), tags, message: String::new() };
+        let check = Check { name: JOB_STATUS, status: Status::Ok, host: "ci".into(), tags: tags.into(), message: String::new() };
         let Some(read) = Wire::new().carry_check(&check, 8192) else { return Ok(()) };
         prop_assert!(read.tags.len() <= given);
         for tag in &read.tags {
@@ -147,7 +148,7 @@ proptest! {
             host,
             aggregation_key: key,
             alert: Alert::Error,
-            tags: vec![Tag::new(tag::JOB, "a"), Tag::new(tag::BRANCH, &branch)],
+            tags: vec![Tag::new(tag::JOB, "a"), Tag::new(tag::BRANCH, branch.as_str())].into(),
         };
         let carried = Wire::new().carry(&Signal::Event(event.clone()), limit);
         let Some(Datagram::Event(read)) = carried else {
@@ -172,7 +173,7 @@ proptest! {
         let metric = Metric {
             name: MetricName::JobDuration,
             measure: Measure::Gauge(value),
-            tags: [Tag::new(tag::NODE, &node)].into(),
+            tags: [Tag::new(tag::NODE, node.as_str())].into(),
         };
         let mut wire = Wire::new();
         if value.is_finite() {
@@ -193,7 +194,7 @@ fn a_message_is_shortened_before_a_tag_is() {
         name: JOB_STATUS,
         status: Status::Critical,
         host: "main".into(),
-        tags: vec![Tag::new(tag::JOB, "x".repeat(190)), Tag::new(tag::JENKINS_URL, "y".repeat(180))],
+        tags: vec![Tag::new(tag::JOB, "x".repeat(190)), Tag::new(tag::JENKINS_URL, "y".repeat(180))].into(),
         message: "ü".repeat(400),
     };
     let mut wire = Wire::new();
@@ -229,7 +230,7 @@ fn an_event_too_long_loses_text_first_and_then_title() {
             host: "main".into(),
             aggregation_key: String::new(),
             alert: Alert::Info,
-            tags: vec![Tag::new(tag::JOB, "j".repeat(150))],
+            tags: vec![Tag::new(tag::JOB, "j".repeat(150))].into(),
         })
     };
     let mut wire = Wire::new();

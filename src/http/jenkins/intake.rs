@@ -147,7 +147,7 @@ impl Intake {
         Ok(Taken { was, because, extent })
     }
 
-    async fn report(&self, controller: &ControllerName, report: BuildReport) -> Result<&'static str, Problem> {
+    async fn report(&self, controller: &ControllerName, report: Box<BuildReport>) -> Result<&'static str, Problem> {
         let name = controller.as_str();
         let outcome = report.progress.outcome();
         let receipt = self.pipeline.accept(controller.clone(), report).await.map_err(|_| Problem::NotStored)?;

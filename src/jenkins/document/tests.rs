@@ -110,7 +110,7 @@ fn a_plugin_that_knows_the_whole_controller_tells_what_it_knows_of_a_build() {
         ),
     ];
     for (name, expected) in table {
-        assert_eq!(fixture(name).reading, Reading::Report(expected), "{name}");
+        assert_eq!(fixture(name).reading, expected.into(), "{name}");
     }
 }
 
@@ -166,7 +166,7 @@ fn whoever_is_set_up_job_by_job_tells_what_it_knows_of_a_build() {
         ),
     ];
     for (name, expected) in table {
-        assert_eq!(fixture(name).reading, Reading::Report(expected), "{name}");
+        assert_eq!(fixture(name).reading, expected.into(), "{name}");
     }
 }
 

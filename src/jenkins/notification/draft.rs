@@ -189,7 +189,7 @@ impl Draft<'_> {
         let duration = self.duration.as_duration();
         let created = self.timestamp.as_integer().and_then(|sent| created(&phase, sent, duration));
         let scm_branch = self.branch.as_text().map(|name| branch::without_remote(name, &job));
-        Ok(Reading::Report(BuildReport {
+        Ok(BuildReport {
             parent_holds: branch::parent_holds(&job, scm_branch, None),
             number,
             progress,
@@ -201,7 +201,8 @@ impl Draft<'_> {
             node: self.node.as_kept_text(),
             link: self.full_url.as_link(),
             job,
-        }))
+        }
+        .into())
     }
 
     /// The name alone is the last resort, for every multibranch project has a `main`; and none at all when the body was

@@ -161,7 +161,7 @@ mod tests {
 
     fn report(body: impl AsRef<[u8]>) -> BuildReport {
         match read(body.as_ref()) {
-            Ok(Reading::Report(report)) => report,
+            Ok(Reading::Report(report)) => *report,
             other => panic!("{other:?} from {}", String::from_utf8_lossy(body.as_ref())),
         }
     }
