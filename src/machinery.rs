@@ -1,7 +1,9 @@
 //! Parts that know no product: time, health, supervision, retries. A word like Jenkins has no place here.
 
+pub mod answer;
 pub mod clock;
 pub mod health;
+pub mod lenient;
 pub mod listener;
 pub mod raw;
 pub mod retry;

@@ -10,7 +10,6 @@ mod answer;
 mod error;
 mod items;
 mod kind;
-mod lenient;
 mod load;
 mod tour;
 mod who;
@@ -25,6 +24,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::domain::build::BuildReport;
 use crate::domain::job::JobPath;
 use crate::domain::survey::Load;
+use crate::machinery::answer::is_this_host;
 
 use answer::Answer;
 pub use error::{Fault, RestError};
@@ -154,14 +154,5 @@ impl RemoteApi {
         let patience = self.settings.patience;
         let sent = request.send().await.map_err(|error| answer::not_sent(&url, &error, patience))?;
         Answer::read(&url, sent, patience).await
-    }
-}
-
-fn is_this_host(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }

@@ -1,16 +1,13 @@
 //! One answer: taken in under its limits, or told apart by what is wrong with it.
 
-use std::error::Error;
-use std::io::Write;
 use std::time::Duration;
 
-use chrono::DateTime;
-use flate2::write::MultiGzDecoder;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Response, StatusCode, Url};
 
 use super::{Fault, RestError};
 use crate::domain::build::Timestamp;
+use crate::machinery::answer::{self, NotSent, Spoilt, address, date, retry_after, text};
 
 /// The most that one answer may have, compressed or not.
 pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -31,15 +28,7 @@ impl Answer {
         refuse_status(url, &response).map_err(refuse)?;
         let (version, date) = (text(response.headers(), "x-jenkins"), date(response.headers()));
         let is_page = text(response.headers(), CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
-        let mut intake = Intake::of(response.headers()).map_err(refuse)?;
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) => intake.take(&chunk).map_err(refuse)?,
-                Ok(None) => break,
-                Err(error) => return Err(refuse(broken(&error, patience))),
-            }
-        }
-        let body = intake.end().map_err(refuse)?;
+        let body = answer::body(&mut response, MAX_BYTES).await.map_err(|spoilt| refuse(fault(spoilt, patience)))?;
         if is_page || body.trim_ascii_start().starts_with(b"<") {
             return Err(refuse(Fault::Page));
         }
@@ -58,26 +47,21 @@ pub(super) fn syntax(error: &serde_json::Error) -> Fault {
 
 /// Why a request got no answer at all.
 pub(super) fn not_sent(url: &Url, error: &reqwest::Error, patience: Duration) -> RestError {
-    let fault = if error.is_timeout() {
-        Fault::Timeout { after: patience }
-    } else {
-        let why = innermost(error);
-        if why.contains("certificate") { Fault::Certificate { why } } else { Fault::Unreachable { why } }
+    let fault = match answer::not_sent(error) {
+        NotSent::Timeout => Fault::Timeout { after: patience },
+        NotSent::Certificate { why } => Fault::Certificate { why },
+        NotSent::Unreachable { why } => Fault::Unreachable { why },
     };
     RestError { at: address(url), fault }
 }
 
-fn broken(error: &reqwest::Error, patience: Duration) -> Fault {
-    if error.is_timeout() { Fault::Timeout { after: patience } } else { Fault::Broken { why: innermost(error) } }
-}
-
-/// The first cause, which alone says what happened; those around it repeat the address.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+fn fault(spoilt: Spoilt, patience: Duration) -> Fault {
+    match spoilt {
+        Spoilt::TooLarge => Fault::TooLarge { limit: MAX_BYTES },
+        Spoilt::Compression => Fault::Compression,
+        Spoilt::Timeout => Fault::Timeout { after: patience },
+        Spoilt::Broken { why } => Fault::Broken { why },
     }
-    legible(&cause.to_string())
 }
 
 fn refuse_status(url: &Url, response: &Response) -> Result<(), Fault> {
@@ -105,95 +89,4 @@ fn as_people_call_it(permission: &str) -> String {
     let groups = [("hudson.model.Hudson.", "Overall/"), ("hudson.model.Item.", "Job/")];
     let known = groups.iter().find_map(|(id, group)| Some(format!("{group}{}", permission.strip_prefix(id)?)));
     known.unwrap_or_else(|| permission.to_owned())
-}
-
-/// In seconds. A date, which RFC 9110 allows as well, no server of ours sends.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    text(headers, RETRY_AFTER.as_str())?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// For messages: neither query nor user.
-fn address(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.into()
-}
-
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(legible)
-}
-
-/// Text of a stranger, short and without control characters.
-fn legible(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
-fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let date = headers.get(DATE)?.to_str().ok()?;
-    DateTime::parse_from_rfc2822(date).ok().map(|date| Timestamp::from_millis(date.timestamp_millis()))
-}
-
-/// Where a body is gathered, and unpacked on its way.
-enum Intake {
-    Plain(Capped),
-    Gzip(Box<MultiGzDecoder<Capped>>),
-}
-
-impl Intake {
-    fn of(headers: &HeaderMap) -> Result<Self, Fault> {
-        match headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase()).as_deref() {
-            None | Some(b"" | b"identity") => Ok(Self::Plain(Capped::default())),
-            Some(b"gzip" | b"x-gzip") => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Capped::default())))),
-            Some(_) => Err(Fault::Compression),
-        }
-    }
-
-    fn take(&mut self, chunk: &[u8]) -> Result<(), Fault> {
-        match self {
-            Self::Plain(body) => body.write_all(chunk).map_err(|_| too_large()),
-            Self::Gzip(decoder) => decoder.write_all(chunk).map_err(|_| Self::why(decoder.get_ref())),
-        }
-    }
-
-    fn end(self) -> Result<Vec<u8>, Fault> {
-        match self {
-            Self::Plain(body) => Ok(body.bytes),
-            Self::Gzip(mut decoder) => match decoder.try_finish() {
-                Ok(()) => Ok(std::mem::take(&mut decoder.get_mut().bytes)),
-                Err(_) => Err(Self::why(decoder.get_ref())),
-            },
-        }
-    }
-
-    fn why(body: &Capped) -> Fault {
-        if body.is_full { too_large() } else { Fault::Compression }
-    }
-}
-
-fn too_large() -> Fault {
-    Fault::TooLarge { limit: MAX_BYTES }
-}
-
-/// Takes so much and no more.
-#[derive(Default)]
-struct Capped {
-    bytes: Vec<u8>,
-    is_full: bool,
-}
-
-impl Write for Capped {
-    fn write(&mut self, chunk: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + chunk.len() > MAX_BYTES {
-            self.is_full = true;
-            return Err(std::io::Error::other("full"));
-        }
-        self.bytes.extend_from_slice(chunk);
-        Ok(chunk.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -13,10 +13,10 @@ use serde::de::{Error as _, MapAccess, SeqAccess};
 use super::Fault;
 use super::answer::syntax;
 use super::kind::{self, Shows};
-use super::lenient::{self, Fill, Filling, Scalar, skip};
 use crate::domain::build::{BuildReport, Created, Outcome, Progress, Timestamp};
 use crate::domain::job::JobPath;
 use crate::domain::survey::Kind;
+use crate::machinery::lenient::{self, Fill, Filling, Scalar, skip};
 
 /// Of every item. `_class` comes unasked with every object whose class is not plain from its place
 /// (`org.kohsuke.stapler.export.ClassAttributeBehaviour`), which is each of these. `fullName` is younger than `name`.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Something that an object or a list may fill.
-pub(super) trait Fill<'de> {
+pub trait Fill<'de> {
     /// Takes one field of an object: its value is the next in `map`, and must be taken from it.
     fn field<A: MapAccess<'de>>(&mut self, _key: &str, map: &mut A) -> Result<(), A::Error> {
         skip(map)
@@ -26,19 +26,20 @@ pub(super) trait Fill<'de> {
 ///
 /// # Errors
 /// When it is not JSON, or `into` refuses it.
-pub(super) fn read<'de>(body: &'de [u8], into: &mut impl Fill<'de>) -> Result<(), serde_json::Error> {
+pub fn read<'de>(body: &'de [u8], into: &mut impl Fill<'de>) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     Filling(into).deserialize(&mut deserializer)?;
     deserializer.end()
 }
 
 /// Passes over the value of a field.
-pub(super) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+pub fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(|_| ())
 }
 
 /// The value that fills `.0`.
-pub(super) struct Filling<'f, F>(pub(super) &'f mut F);
+#[derive(Debug)]
+pub struct Filling<'f, F>(pub &'f mut F);
 
 impl<'de, F: Fill<'de>> DeserializeSeed<'de> for Filling<'_, F> {
     type Value = ();
@@ -94,7 +95,7 @@ impl<'de, F: Fill<'de>> Visitor<'de> for Filling<'_, F> {
 
 /// One plain value. Text is borrowed where it has no escapes.
 #[derive(Debug, Default, PartialEq)]
-pub(super) enum Scalar<'a> {
+pub enum Scalar<'a> {
     /// Null, an object, a list, a fraction.
     #[default]
     Nothing,
@@ -104,15 +105,15 @@ pub(super) enum Scalar<'a> {
 }
 
 impl<'a> Scalar<'a> {
-    pub(super) fn text(self) -> Option<Cow<'a, str>> {
+    pub fn text(self) -> Option<Cow<'a, str>> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    pub(super) fn integer(self) -> Option<i64> {
+    pub fn integer(self) -> Option<i64> {
         if let Self::Integer(integer) = self { Some(integer) } else { None }
     }
 
-    pub(super) fn flag(self) -> Option<bool> {
+    pub fn flag(self) -> Option<bool> {
         if let Self::Flag(flag) = self { Some(flag) } else { None }
     }
 }
