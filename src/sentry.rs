@@ -1,7 +1,9 @@
-//! What Sentry's SDKs and servers say to each other. Pure.
+//! What Sentry's SDKs and servers say to each other. Pure but for [`rest`].
 //!
 //! - [`envelope`]: what an SDK posts, as slices of the received bytes, with tags spliced in.
 //! - [`encoding`]: the same, out of gzip and its like.
+//! - [`rest`]: what a Sentry knows of an organization, asked for.
 
 pub mod encoding;
 pub mod envelope;
+pub mod rest;

@@ -28,6 +28,8 @@ mod raw_listeners;
 mod readme;
 mod refuses;
 mod sentry_errors;
+mod sentry_rest;
+mod sentry_server;
 mod shows_itself;
 mod stage;
 mod starts_and_stops;
