@@ -15,6 +15,7 @@ pub mod machinery;
 pub mod pipeline;
 pub mod resend;
 pub mod sentry;
+pub mod sentry_catch_up;
 pub mod store;
 pub mod telemetry;
 

@@ -26,7 +26,7 @@ use crate::machinery::retry;
 use answer::Answer;
 pub use error::{Fault, RestError};
 pub use pages::{Page, Pages};
-pub use shown::{Incident, Issue};
+pub use shown::{Incident, Issue, Project, Rule};
 
 /// Which organization of which Sentry is asked, and as whom.
 #[derive(Clone, Debug)]
@@ -59,6 +59,15 @@ pub struct RemoteApi {
     settings: RestSettings,
     /// Until when the window of requests is used up.
     exhausted: Arc<Mutex<Option<Instant>>>,
+}
+
+/// An answer, and when it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated<T> {
+    pub thing: T,
+    /// By Sentry's clock, so that it stands in one order with what webhooks tell, and never too late: what the answer says
+    /// was so then, or has become so since. `None` when Sentry does not say what time it is.
+    pub asked: Option<Timestamp>,
 }
 
 /// How often a question is put again that came too soon.
@@ -109,18 +118,20 @@ impl RemoteApi {
     ///
     /// # Errors
     /// As every question; [`Fault::NotFound`] when there is no such issue, or it is not ours to see.
-    pub async fn issue(&self, id: &str) -> Result<Issue, RestError> {
-        let answer = self.ask(&["issues", id], &[], self.deadline()).await?;
-        shown::issue(&answer.body).map_err(|fault| answer.refuse(fault))
+    pub async fn issue(&self, id: u64) -> Result<Dated<Issue>, RestError> {
+        let answer = self.ask(&["issues", &id.to_string()], &[], self.deadline()).await?;
+        let thing = shown::issue(&answer.body).map_err(|fault| answer.refuse(fault))?;
+        Ok(Dated { thing, asked: answer.asked })
     }
 
     /// One metric alert's incident by its `identifier`, which counts within the organization.
     ///
     /// # Errors
     /// As of [`Self::issue`].
-    pub async fn incident(&self, identifier: &str) -> Result<Incident, RestError> {
-        let answer = self.ask(&["incidents", identifier], &[], self.deadline()).await?;
-        shown::incident(&answer.body).map_err(|fault| answer.refuse(fault))
+    pub async fn incident(&self, identifier: u64) -> Result<Dated<Incident>, RestError> {
+        let answer = self.ask(&["incidents", &identifier.to_string()], &[], self.deadline()).await?;
+        let thing = shown::incident(&answer.body).map_err(|fault| answer.refuse(fault))?;
+        Ok(Dated { thing, asked: answer.asked })
     }
 
     fn deadline(&self) -> Instant {
@@ -171,8 +182,9 @@ impl RemoteApi {
     async fn ask_once(&self, url: &Url) -> Result<Answer, RestError> {
         let request = self.client.get(url.clone()).bearer_auth(self.settings.api_token.expose_secret());
         let patience = self.settings.patience;
-        let sent = request.send().await.map_err(|error| answer::not_sent(url, &error, patience))?;
-        Answer::read(url, sent, patience).await
+        let sent = Instant::now();
+        let response = request.send().await.map_err(|error| answer::not_sent(url, &error, patience))?;
+        Answer::read(url, response, sent, patience).await
     }
 }
 

@@ -28,6 +28,7 @@ mod raw_listeners;
 mod readme;
 mod refuses;
 mod sentry_errors;
+mod sentry_looks;
 mod sentry_rest;
 mod sentry_server;
 mod shows_itself;

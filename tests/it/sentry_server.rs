@@ -284,6 +284,15 @@ impl SentryServer {
         std::mem::take(&mut self.shared.lock().unwrap().requests)
     }
 
+    /// A `[[sentry.integrations]]` table that asks this server every second, with the tests' webhook secret.
+    pub fn settings(&self, name: &str, secret: &str) -> String {
+        let url = self.url();
+        format!(
+            "[[sentry.integrations]]\nname = \"{name}\"\nsecrets = [\"{secret}\"]\nurl = \"{url}\"\n\
+             organization = \"{ORGANIZATION}\"\napi_token = \"{API_TOKEN}\"\npoll_interval = \"1s\"\n"
+        )
+    }
+
     /// A new window of requests begins.
     pub fn open_window(&self) {
         self.shared.lock().unwrap().sentry.used = 0;

@@ -23,16 +23,25 @@ pub(super) struct Answer {
     pub(super) next: Option<String>,
     /// Sentry's own time, to the second.
     pub(super) date: Option<Timestamp>,
+    /// When it was asked for, by Sentry's clock and never too late: what it says was so then, or has become so since.
+    pub(super) asked: Option<Timestamp>,
     /// Nothing more is to be asked before.
     pub(super) exhausted_until: Option<Instant>,
 }
 
 impl Answer {
-    pub(super) async fn read(url: &Url, mut response: Response, patience: Duration) -> Result<Self, RestError> {
+    /// `sent` is when it was asked for.
+    pub(super) async fn read(
+        url: &Url,
+        mut response: Response,
+        sent: Instant,
+        patience: Duration,
+    ) -> Result<Self, RestError> {
         let refuse = |fault| RestError { at: address(url), fault };
         refuse_status(url, &response).map_err(refuse)?;
         let headers = response.headers();
         let (date, window) = (date(headers), Window::of(headers));
+        let asked = date.map(|date| date.minus(sent.elapsed()));
         let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
         let next = link::next(links).map_err(refuse)?;
         let is_page = text(headers, CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
@@ -41,7 +50,7 @@ impl Answer {
         if is_page || body.trim_ascii_start().starts_with(b"<") {
             return Err(refuse(Fault::Page));
         }
-        Ok(Self { at: address(url), body, next, date, exhausted_until })
+        Ok(Self { at: address(url), body, next, date, asked, exhausted_until })
     }
 
     pub(super) fn refuse(&self, fault: Fault) -> RestError {

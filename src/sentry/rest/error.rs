@@ -30,8 +30,8 @@ pub enum Fault {
     )]
     Unauthorized,
     #[error(
-        "403, the token may not see it: give the integration the permissions Issue & Event: Read, and Alerts: Read for \
-         metric alerts"
+        "403, the token may not see it: let the integration read Issue & Event, and Alerts for metric alerts, in Sentry \
+         under Settings, Custom Integrations"
     )]
     Forbidden,
     #[error("404, there is nothing: check `url` and `organization`, and that the token is one of that organization")]

@@ -41,6 +41,8 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Items that lack what makes them known.
     pub unreadable: usize,
+    /// See [`super::Dated::asked`].
+    pub asked: Option<Timestamp>,
     /// Sentry's own time when it answered, to the second.
     pub clock: Option<Timestamp>,
 }
@@ -79,7 +81,7 @@ impl<'a, T> Pages<'a, T> {
             Some(cursor) if !self.asked.insert(cursor.clone()) => return Err(answer.refuse(Fault::Circle)),
             Some(cursor) => Next::Cursor(cursor.clone()),
         };
-        Ok(Some(Page { items, unreadable, clock: answer.date }))
+        Ok(Some(Page { items, unreadable, asked: answer.asked, clock: answer.date }))
     }
 
     /// Whether all that there is was shown, once [`Self::next`] has said that there is no more.

@@ -18,8 +18,7 @@ const MAX_PROJECTS: usize = 100;
 /// An issue, with its status in Sentry's words. Text is a stranger's, cut to a thousand characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Issue {
-    /// Digits alone.
-    pub id: String,
+    pub id: u64,
     pub short_id: Option<String>,
     /// `unresolved`, `resolved`, `ignored`, or what happens to it (`pending_merge`, `deletion_in_progress`, …).
     pub status: String,
@@ -36,7 +35,7 @@ pub struct Issue {
 /// Whose issue it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Project {
-    pub id: Option<String>,
+    pub id: Option<u64>,
     pub slug: Option<String>,
     pub name: Option<String>,
 }
@@ -44,10 +43,9 @@ pub struct Project {
 /// A span in which a metric alert was open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Incident {
-    /// Digits alone.
-    pub id: String,
-    /// Digits alone; counts within the organization.
-    pub identifier: String,
+    pub id: u64,
+    /// Counts within the organization.
+    pub identifier: u64,
     /// `IncidentStatus`: 1 open, 2 closed, 10 warning, 20 critical.
     pub status: i64,
     pub title: Option<String>,
@@ -61,7 +59,7 @@ pub struct Incident {
 /// The metric alert itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    pub id: Option<String>,
+    pub id: Option<u64>,
     pub name: Option<String>,
 }
 
@@ -85,7 +83,7 @@ pub(super) fn issue(body: &[u8]) -> Result<Issue, Fault> {
 }
 
 pub(super) fn incident(body: &[u8]) -> Result<Incident, Fault> {
-    one(body, "a metric alert's `id` and `status`")
+    one(body, "a metric alert's `id`, `identifier` and `status`")
 }
 
 /// Something that is one item of a list.
@@ -96,13 +94,13 @@ trait Item: Default + for<'de> Fill<'de> {
 
 impl Item for Issue {
     fn is_whole(&self) -> bool {
-        !self.id.is_empty() && !self.status.is_empty()
+        self.id != 0 && !self.status.is_empty()
     }
 }
 
 impl Item for Incident {
     fn is_whole(&self) -> bool {
-        !self.id.is_empty() && self.status != 0
+        self.id != 0 && self.identifier != 0 && self.status != 0
     }
 }
 
@@ -228,14 +226,14 @@ fn time<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Timestamp>, A::Err
     Ok(map.next_value::<Scalar<'de>>()?.text().and_then(|text| timestamp(&text)))
 }
 
-/// Ids are numbers, and written as text or as they are.
-fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<String>, A::Error> {
+/// Ids are positive numbers, written as text or as they are.
+fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>, A::Error> {
     let number = match map.next_value::<Scalar<'de>>()? {
-        Scalar::Integer(number) => number.to_string(),
-        Scalar::Text(text) => text.into_owned(),
-        Scalar::Nothing | Scalar::Flag(_) => return Ok(None),
+        Scalar::Integer(number) => u64::try_from(number).ok(),
+        Scalar::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        Scalar::Text(_) | Scalar::Nothing | Scalar::Flag(_) => None,
     };
-    Ok((1..=20).contains(&number.len()).then_some(number).filter(|id| id.bytes().all(|byte| byte.is_ascii_digit())))
+    Ok(number.filter(|number| *number > 0))
 }
 
 fn cut(text: &str) -> String {
@@ -258,10 +256,10 @@ mod tests {
         let List { items, unreadable } = issues(body).unwrap();
         assert_eq!(unreadable, 5);
         let [first, second] = items.as_slice() else { panic!("{items:?}") };
-        assert_eq!((first.id.as_str(), first.project.slug.as_deref()), ("4509", Some("web")));
+        assert_eq!((first.id, first.project.slug.as_deref()), (4509, Some("web")));
         assert_eq!((first.status.as_str(), first.level.as_deref()), ("unresolved", Some("error")));
         assert_eq!(first.last_seen, Some(Timestamp::from_millis(1_795_533_960_123)));
-        assert_eq!((second.id.as_str(), second.title.as_deref(), &second.project), ("4510", None, &Project::default()));
+        assert_eq!((second.id, second.title.as_deref(), &second.project), (4510, None, &Project::default()));
     }
 
     #[test]
@@ -270,9 +268,9 @@ mod tests {
             "alertRule":{"id":"3","name":"Too many errors","triggers":[{"id":"1"}]},"dateClosed":null,
             "dateStarted":"2026-11-24T15:26:00Z"}"#;
         let incident = incident(body).unwrap();
-        assert_eq!((incident.id.as_str(), incident.identifier.as_str(), incident.status), ("31", "7", 20));
+        assert_eq!((incident.id, incident.identifier, incident.status), (31, 7, 20));
         assert_eq!(incident.projects, ["web", "api"]);
-        assert_eq!(incident.rule.id.as_deref(), Some("3"));
+        assert_eq!(incident.rule.id, Some(3));
         assert_eq!(incident.closed, None);
     }
 
