@@ -2,6 +2,7 @@
 that it does not take or a widget of no known kind is an error. Asks nobody."""
 
 import json
+import pathlib
 import sys
 
 from datadog_api_client import Configuration
@@ -9,9 +10,10 @@ from datadog_api_client.model_utils import ModelComposed, ModelNormal, UnparsedO
 from datadog_api_client.v1.model.dashboard import Dashboard
 from datadog_api_client.v1.model.monitor import Monitor
 
+DASHBOARDS = pathlib.Path("dashboards")
 DOCUMENTS = {
-    "dashboards/jenkins.json": Dashboard,
-    "dashboards/monitors/jenkins-job-status.json": Monitor,
+    **{str(path): Dashboard for path in sorted(DASHBOARDS.glob("*.json"))},
+    **{str(path): Monitor for path in sorted(DASHBOARDS.glob("monitors/*.json"))},
 }
 
 
@@ -44,4 +46,4 @@ for file, model in DOCUMENTS.items():
     else:
         found.extend(troubles(parsed, file))
 print("\n".join(found) or f"{len(DOCUMENTS)} documents, no trouble")
-sys.exit(bool(found))
+sys.exit(bool(found) or not DOCUMENTS)

@@ -133,8 +133,23 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn monitor() -> Value {
-    serde_json::from_str(&read("dashboards/monitors/jenkins-job-status.json")).unwrap()
+/// A monitor's file without its ending, and what it says.
+fn monitors() -> Vec<(String, Value)> {
+    let monitors: Vec<_> = documents()
+        .into_iter()
+        .filter(|(path, _)| path.parent().is_some_and(|room| room.ends_with("monitors")))
+        .map(|(path, document)| (path.file_stem().unwrap().to_string_lossy().into_owned(), document))
+        .collect();
+    assert!(!monitors.is_empty(), "no monitor was found");
+    monitors
+}
+
+/// The tags that a monitor on this check alerts by: all that tell its things apart, and none that changes with their state.
+fn identity(check: &str) -> &'static [&'static str] {
+    match check {
+        JOB_STATUS => &[tag::CONTROLLER, tag::JOB],
+        check => panic!("say which tags tell the things of {check} apart"),
+    }
 }
 
 /// Every JSON below `dashboards/`.
@@ -167,10 +182,11 @@ fn every_name_in_the_dashboards_is_one_that_the_code_emits() {
 }
 
 #[test]
-fn the_dashboard_shows_every_metric() {
-    let dashboard = serde_json::from_str(&read("dashboards/jenkins.json")).unwrap();
+fn the_dashboards_show_every_metric() {
+    let dashboards = documents().into_iter().filter(|(_, document)| document.get("widgets").is_some());
+    let shown: BTreeSet<String> = dashboards.flat_map(|(_, dashboard)| Names::of(&dashboard).metrics).collect();
     let emitted = MetricName::ALL.into_iter().map(|metric| metric.as_str().to_owned()).collect();
-    assert_eq!(Names::of(&dashboard).metrics, emitted);
+    assert_eq!(shown, emitted);
 }
 
 #[test]
@@ -198,41 +214,52 @@ fn a_misspelt_name_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn the_monitor_alerts_once_for_each_job_of_a_controller_and_at_its_first_result() {
-    let monitor = monitor();
-    assert_eq!(Names::of(&monitor).tags, BTreeSet::from([tag::CONTROLLER, tag::JOB].map(str::to_owned)));
-    assert_eq!(monitor["type"], "service check");
-    assert_eq!(monitor["options"]["thresholds"], json!({"ok": 1, "warning": 1, "critical": 1}));
-}
-
-#[test]
-fn the_monitors_message_names_only_what_it_groups_by() {
-    let monitor = monitor();
-    let grouped_by = Names::of(&monitor).tags;
-    for text in [&monitor["name"], &monitor["message"]] {
-        let text = text.as_str().unwrap();
-        let named: BTreeSet<_> =
-            text.split("{{").filter_map(|rest| rest.split_once(".name}}")).map(|(key, _)| key.to_owned()).collect();
-        assert_eq!(named, grouped_by, "{text}");
+fn each_monitor_alerts_once_for_each_thing_and_at_its_first_status() {
+    for (name, monitor) in monitors() {
+        let names = Names::of(&monitor);
+        let [check] = names.checks.iter().map(String::as_str).collect::<Vec<_>>()[..] else { panic!("{names:?}") };
+        let identity: BTreeSet<_> = identity(check).iter().map(|&key| key.to_owned()).collect();
+        assert_eq!(names.tags, identity, "{name}");
+        assert_eq!(monitor["type"], "service check", "{name}");
+        let options = &monitor["options"];
+        assert_eq!(options["thresholds"], json!({"ok": 1, "warning": 1, "critical": 1}), "{name}");
+        // It recovers by an OK and by nothing else.
+        assert_eq!((&options["notify_no_data"], &options["timeout_h"]), (&json!(false), &json!(0)), "{name}");
     }
 }
 
 #[test]
-fn the_operators_resource_says_what_the_monitor_says() {
-    let (monitor, resource) = (monitor(), read("dashboards/monitors/jenkins-job-status.datadogmonitor.yaml"));
-    let lines: BTreeSet<_> = resource.lines().map(str::trim).collect();
-    let text = |key: &str| monitor[key].as_str().unwrap().to_owned();
-    let mut expected = vec![
-        format!("name: \"{}\"", text("name")),
-        format!("type: {}", text("type")),
-        format!("query: '{}'", text("query")),
-    ];
-    expected.extend(text("message").lines().map(str::to_owned));
-    for (level, count) in monitor["options"]["thresholds"].as_object().unwrap() {
-        expected.push(format!("{level}: \"{count}\""));
+fn a_monitors_message_names_only_what_it_groups_by() {
+    for (name, monitor) in monitors() {
+        let grouped_by = Names::of(&monitor).tags;
+        for text in [&monitor["name"], &monitor["message"]] {
+            let text = text.as_str().unwrap();
+            let named: BTreeSet<_> =
+                text.split("{{").filter_map(|rest| rest.split_once(".name}}")).map(|(key, _)| key.to_owned()).collect();
+            assert_eq!(named, grouped_by, "{name}: {text}");
+        }
     }
-    for line in expected {
-        assert!(lines.contains(line.as_str()), "{line} is missing in {resource}");
+}
+
+#[test]
+fn the_operators_resource_says_what_its_monitor_says() {
+    for (name, monitor) in monitors() {
+        let resource = read(format!("dashboards/monitors/{name}.datadogmonitor.yaml"));
+        let lines: BTreeSet<_> = resource.lines().map(str::trim).collect();
+        let text = |key: &str| monitor[key].as_str().unwrap().to_owned();
+        let mut expected = vec![
+            format!("name: {name}"),
+            format!("name: \"{}\"", text("name")),
+            format!("type: {}", text("type")),
+            format!("query: '{}'", text("query")),
+        ];
+        expected.extend(text("message").lines().map(str::to_owned));
+        for (level, count) in monitor["options"]["thresholds"].as_object().unwrap() {
+            expected.push(format!("{level}: \"{count}\""));
+        }
+        for line in expected {
+            assert!(lines.contains(line.as_str()), "{line} is missing in {resource}");
+        }
     }
 }
 

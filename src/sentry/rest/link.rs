@@ -48,7 +48,20 @@ impl<'h> Link<'h> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// For all headers: what is taken for a cursor can do no harm in an address, and a next page is never invented.
+        #[test]
+        fn nothing_but_a_cursor_is_taken(header in r#"[<>;,="a-z0:. ]{0,40}(rel="next"; ?results="true"; ?cursor="?[^"]{0,9}"?)?.{0,20}"#) {
+            if let Ok(Some(cursor)) = next(std::iter::once(header.as_str())) {
+                prop_assert!(header.contains("next") && header.contains("true") && header.contains(&cursor));
+                prop_assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":.-_=".contains(&byte)));
+            }
+        }
+    }
 
     #[test]
     fn the_next_cursor_is_taken_and_no_address() {

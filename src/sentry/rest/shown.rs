@@ -242,7 +242,49 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Any JSON, with the keys that are looked for among others.
+    fn document() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[0-9]{1,25}|.{0,9}".prop_map(Value::from),
+        ];
+        let key = "id|identifier|status|projects|project|alertRule|slug|name|level|lastSeen|x";
+        leaf.prop_recursive(4, 60, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..8)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// For all answers: each item of a list is either read, with an id that is a positive number, or counted.
+        #[test]
+        fn no_item_is_lost_or_invented(items in prop::collection::vec(document(), 0..9)) {
+            let body = serde_json::to_vec(&items).unwrap();
+            let List { items: read, unreadable } = issues(&body).unwrap();
+            prop_assert_eq!(read.len() + unreadable, items.len());
+            prop_assert!(read.iter().all(|issue| issue.id > 0 && !issue.status.is_empty()));
+            let List { items: read, unreadable } = incidents(&body).unwrap();
+            prop_assert_eq!(read.len() + unreadable, items.len());
+            prop_assert!(read.iter().all(|incident| incident.id > 0 && incident.identifier > 0));
+        }
+
+        /// For all bytes: an answer is read or refused.
+        #[test]
+        fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (issues(&body), incidents(&body), issue(&body), incident(&body));
+        }
+    }
 
     #[test]
     fn an_issue_is_read_and_one_without_an_id_costs_no_other() {
