@@ -131,6 +131,9 @@ impl RemoteApi {
     pub async fn incident(&self, identifier: u64) -> Result<Dated<Incident>, RestError> {
         let answer = self.ask(&["incidents", &identifier.to_string()], &[], self.deadline()).await?;
         let thing = shown::incident(&answer.body).map_err(|fault| answer.refuse(fault))?;
+        if thing.identifier != identifier {
+            return Err(answer.refuse(Fault::Foreign { what: "the metric alert that was asked for" }));
+        }
         Ok(Dated { thing, asked: answer.asked })
     }
 

@@ -74,6 +74,8 @@ async fn one_issue_and_one_alert_are_asked_for_by_themselves() {
     assert_eq!(api.issue(9).await.unwrap().thing.id, 2, "it was merged");
     assert_eq!(api.issue(8).await.unwrap_err().fault, Told::NotFound);
     assert_eq!(api.incident(1_031).await.unwrap().thing.status, 2);
+    server.fault_at("incidents/1031/", Fault::Body(r#"{"id":"32","identifier":"1032","status":2}"#.to_owned()));
+    assert_eq!(api.incident(1_031).await.unwrap_err().fault.reason(), "foreign", "no other may end it");
 }
 
 #[tokio::test]
