@@ -1,5 +1,7 @@
 //! Everything, wired: bind first, then run; sources stop first, and the rest runs dry.
 
+mod relay;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ use crate::machinery::supervise::{Ended, Supervisor};
 use crate::machinery::throttle::{Rate, Throttle};
 use crate::pipeline::{Announcer, AnnouncerMetrics, Pipeline};
 use crate::resend::{Resend, ResendMetrics};
+use crate::sentry::upstream::UpstreamError;
 use crate::store::{OpenError, Store, StoreMetrics};
 
 /// Why recoverd could not start.
@@ -45,6 +48,8 @@ pub enum StartError {
     Forbidden { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Store(OpenError),
+    #[error("cannot relay to Sentry: {0}")]
+    Upstream(#[from] UpstreamError),
     #[error("cannot ask the Jenkins {controller}: {source}")]
     Jenkins { controller: ControllerName, source: RestError },
 }
@@ -77,6 +82,7 @@ impl From<OpenError> for StartError {
 pub struct Bound {
     webhooks: TcpListener,
     admin: TcpListener,
+    relay: Option<TcpListener>,
     tcp: Vec<(ControllerName, TcpListener)>,
     udp: Vec<(ControllerName, UdpSocket)>,
 }
@@ -85,12 +91,18 @@ impl Bound {
     /// # Errors
     /// When an address is taken or not ours.
     pub async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        // With two of them among the crates, whoever does not name one panics. A second call changes nothing.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut bound = Self {
             webhooks: bind("webhooks.listen", settings.webhooks.listen).await?,
             admin: bind("admin.listen", settings.admin.listen).await?,
+            relay: None,
             tcp: Vec::new(),
             udp: Vec::new(),
         };
+        if settings.relay().is_some() {
+            bound.relay = Some(bind("relay.listen", settings.relay.listen).await?);
+        }
         for controller in settings.controllers() {
             if let Some(address) = controller.tcp {
                 bound.tcp.push((controller.name.clone(), bind("jenkins.tcp_listen", address).await?));
@@ -105,6 +117,16 @@ impl Bound {
         Ok(bound)
     }
 
+    fn addresses(&self, settings: &Settings) -> Addresses {
+        Addresses {
+            webhooks: self.webhooks.local_addr().unwrap_or(settings.webhooks.listen),
+            admin: self.admin.local_addr().unwrap_or(settings.admin.listen),
+            relay: self.relay.as_ref().and_then(|listener| listener.local_addr().ok()),
+            tcp: self.tcp.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect(),
+            udp: self.udp.iter().filter_map(|(_, socket)| socket.local_addr().ok()).collect(),
+        }
+    }
+
     /// Opens the store and starts every task.
     ///
     /// # Errors
@@ -114,12 +136,7 @@ impl Bound {
         let health = Health::default();
         let mut registry = Registry::default();
         let rulebook = Arc::new(settings.rulebook());
-        let addresses = Addresses {
-            webhooks: self.webhooks.local_addr().unwrap_or(settings.webhooks.listen),
-            admin: self.admin.local_addr().unwrap_or(settings.admin.listen),
-            tcp: self.tcp.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect(),
-            udp: self.udp.iter().filter_map(|(_, socket)| socket.local_addr().ok()).collect(),
-        };
+        let addresses = self.addresses(settings);
 
         let store_metrics = StoreMetrics::register(&mut registry);
         let (store, news) =
@@ -193,6 +210,7 @@ impl Bound {
         );
         let raw = RawDoors { intake, limits, metrics: listener_metrics.clone() };
         raw.serve(&supervisor, self.tcp, self.udp);
+        relay::start(settings, self.relay, &pod, &health, &mut registry, &listener_metrics, &supervisor)?;
         let admin = Admin {
             access: access(&settings.admin.access()),
             health,
@@ -248,6 +266,8 @@ impl RawDoors {
 pub struct Addresses {
     pub webhooks: SocketAddr,
     pub admin: SocketAddr,
+    /// Absent when there is no relay.
+    pub relay: Option<SocketAddr>,
     /// For raw documents, in the order of the controllers that take them.
     pub tcp: Vec<SocketAddr>,
     pub udp: Vec<SocketAddr>,

@@ -13,6 +13,7 @@ mod kubernetes;
 mod layers;
 mod listen;
 mod log;
+mod relay;
 mod schema;
 mod secret;
 mod sentry;
@@ -34,6 +35,7 @@ pub use datadog::{DatadogSettings, Transport};
 pub use jenkins::{JenkinsSettings, RuleSettings};
 pub use kubernetes::KubernetesSettings;
 pub use log::{LogFormat, LogSettings};
+pub use relay::{RelayMode, RelaySettings, RouteSettings};
 pub use secret::Secret;
 pub use sentry::SentrySettings;
 pub use webhooks::WebhookSettings;
@@ -41,6 +43,7 @@ pub use webhooks::WebhookSettings;
 use crate::datadog::target::DEFAULT_PORT;
 use crate::datadog::{AgentSettings, AgentTarget};
 use crate::domain::rules::Rulebook;
+use crate::relay::Plan;
 use layers::{Borrowed, Layers};
 
 /// Variables by name.
@@ -68,6 +71,7 @@ pub struct Settings {
     pub jenkins: Vec<JenkinsSettings>,
     pub datadog: DatadogSettings,
     pub sentry: SentrySettings,
+    pub relay: RelaySettings,
     pub kubernetes: KubernetesSettings,
     pub log: LogSettings,
     #[serde(skip)]
@@ -141,6 +145,7 @@ impl Settings {
             jenkins: layers.tables("jenkins"),
             datadog: layers.table("datadog"),
             sentry: layers.table("sentry"),
+            relay: layers.table("relay"),
             kubernetes: layers.table("kubernetes"),
             log: layers.table("log"),
             checked: checks::Checked::default(),
@@ -162,6 +167,7 @@ impl Settings {
             jenkins: vec![JenkinsSettings::template()],
             datadog: DatadogSettings::template(),
             sentry: SentrySettings::template(),
+            relay: RelaySettings::template(),
             kubernetes: KubernetesSettings::default(),
             log: LogSettings::default(),
             checked: checks::Checked::default(),
@@ -182,6 +188,11 @@ impl Settings {
     pub fn agent(&self) -> AgentSettings {
         let usual = || AgentSettings::new(AgentTarget::Udp { host: "127.0.0.1".to_owned(), port: DEFAULT_PORT });
         self.checked.agent.clone().unwrap_or_else(usual)
+    }
+
+    /// How the relay works; `None` when there is none.
+    pub fn relay(&self) -> Option<&Plan> {
+        self.checked.relay.as_ref()
     }
 
     /// What is allowed but unwise, a line each.

@@ -5,3 +5,4 @@ pub mod auth;
 mod body;
 pub mod jenkins;
 mod problem;
+pub mod relay;

@@ -13,6 +13,7 @@ pub mod jenkins;
 pub mod kubernetes;
 pub mod machinery;
 pub mod pipeline;
+pub mod relay;
 pub mod resend;
 pub mod sentry;
 pub mod sentry_catch_up;

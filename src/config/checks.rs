@@ -1,5 +1,7 @@
 //! What types alone cannot say: which settings contradict each other, and which are allowed but unwise.
 
+mod relay;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -19,6 +21,7 @@ use crate::domain::job::ControllerName;
 use crate::domain::rules::{ControllerRules, Globs, Policy, Rulebook};
 use crate::domain::signal::{Tag, tag};
 use crate::jenkins::rest::{Credentials, RestSettings};
+use crate::relay::Plan;
 
 /// Shorter ones can be tried out. `openssl rand -hex 16` makes one of 32.
 const SHORT_TOKEN: usize = 16;
@@ -31,6 +34,8 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<String>,
     /// Present whenever the settings are right.
     pub(super) agent: Option<AgentSettings>,
+    /// Absent when it is switched off.
+    pub(super) relay: Option<Plan>,
 }
 
 /// Reads the secret files into `settings`, checks the whole, and adds what is wrong to `layers`.
@@ -41,6 +46,7 @@ pub(super) fn check(settings: &mut Settings, layers: &mut Layers<'_>) -> Checked
     checks.datadog(&mut settings.datadog);
     checks.dsn(settings);
     checks.log(&settings.log.level);
+    checks.relay(settings);
     if settings.data_dir.as_os_str().is_empty() {
         checks.wrong("data_dir", "is empty; name a directory, such as \"data\"");
     }
@@ -141,9 +147,13 @@ impl Checks<'_, '_> {
 
     fn listeners(&mut self, settings: &Settings) {
         let (webhooks, admin) = (settings.webhooks.listen, settings.admin.listen);
-        let overlap = webhooks.ip() == admin.ip() || webhooks.ip().is_unspecified() || admin.ip().is_unspecified();
-        if webhooks.port() == admin.port() && webhooks.port() != 0 && overlap {
-            self.wrong("admin.listen", &format!("{admin} is taken by `webhooks.listen`; choose another port"));
+        let relay = Some(("relay.listen", settings.relay.listen)).filter(|_| settings.relay.enabled);
+        let listeners: Vec<_> =
+            [("webhooks.listen", webhooks), ("admin.listen", admin)].into_iter().chain(relay).collect();
+        for (index, (key, address)) in listeners.iter().enumerate() {
+            if let Some((other, _)) = listeners.iter().take(index).find(|(_, other)| overlap(*address, *other)) {
+                self.wrong(key, &format!("{address} is taken by `{other}`; choose another port"));
+            }
         }
         match settings.admin.access() {
             Access::Open if !admin.ip().is_loopback() => self.warn(format!(
@@ -421,6 +431,12 @@ impl Checks<'_, '_> {
             ));
         }
     }
+}
+
+/// Whether only one of the two can be had.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && same
 }
 
 fn count(value: usize) -> String {

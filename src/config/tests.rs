@@ -84,7 +84,6 @@ fn a_key_that_there_is_not_is_named_with_its_place_and_its_nearest() {
 #[test]
 fn what_this_version_cannot_do_is_refused_by_name() {
     let table = [
-        ("[relay]\nenabled = true", "recoverd.toml:1: `relay` is not available in this version; remove it"),
         (
             "[store]\nredis = \"rediss://x\"",
             "recoverd.toml:2: `store.redis` is not available in this version; remove it",
@@ -102,11 +101,11 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     for (text, expected) in table {
         assert_eq!(complaint(text), expected, "{text}");
     }
-    let refused = set(&[("RECOVERD_STORE__REDIS", "x"), ("RECOVERD_RELAY__LISTEN", "x")]);
+    let refused = set(&[("RECOVERD_STORE__REDIS", "x"), ("RECOVERD_SENTRY__INTEGRATIONS__0__NAME", "x")]);
     assert_eq!(
         refused.unwrap_err().lines(),
         [
-            "RECOVERD_RELAY__LISTEN: `relay` is not available in this version; remove it",
+            "RECOVERD_SENTRY__INTEGRATIONS__0__NAME: `sentry.integrations` is not available in this version; remove it",
             "RECOVERD_STORE__REDIS: `store.redis` is not available in this version; remove it",
         ]
     );
@@ -714,4 +713,38 @@ fn every_key_of_the_template_is_known() {
     let template = toml::to_string(&Settings::template()).unwrap();
     let complaint = complaint(&template);
     assert!(!complaint.contains("unknown"), "{complaint}");
+}
+
+#[test]
+fn a_relay_without_a_sentry_or_with_one_that_is_recoverd_is_refused() {
+    let table = [
+        ("enabled = true", "`relay.upstream`: is missing"),
+        (
+            "enabled = true\nupstream = \"http://localhost:8082/\"",
+            "`relay.upstream`: leads back to recoverd's own `relay.listen`",
+        ),
+        ("enabled = true\nupstream = \"http://127.0.0.1:8080\"", "leads back to recoverd's own `webhooks.listen`"),
+        ("enabled = true\nupstream = \"sentry.example.com\"", "does not start with http:// or https://"),
+        (
+            "enabled = true\nlisten = \"127.0.0.1:8080\"\nupstream = \"https://s.example/\"",
+            "is taken by `webhooks.listen`",
+        ),
+        ("labels = [\"app=pod_name\"]", "`relay.labels`: recoverd sets pod_name itself"),
+        ("labels = [\"=x\"]", "names nothing; write label or label=tag"),
+        ("ca_file = \"nowhere.pem\"", "`relay.ca_file`: cannot read certificates from nowhere.pem"),
+        ("proxy = \"::\"", "`relay.proxy`: is not an address"),
+        ("max_body_bytes = 1", "is not from 65536 to 1073741824"),
+        (
+            "enabled = true\nupstream = \"https://s.example/\"\n[[relay.routes]]\nupstream = \"https://t.example/\"",
+            "takes nothing; set `projects` or `keys`",
+        ),
+        (
+            "enabled = true\nupstream = \"https://s.example/\"\n[[relay.routes]]\nkeys = [\"k\"]\nupstream = \"http://[::1]:8082/\"",
+            "`relay.routes.upstream`: leads back",
+        ),
+    ];
+    for (text, expected) in table {
+        let said = complaint(&format!("[relay]\n{text}"));
+        assert!(said.contains(expected), "{text}: {said}");
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(u8, &[&str])] = &[
     (5, &["app", "cli", "config", "telemetry", "main", "lib"]),
     (4, &["http"]),
-    (3, &["pipeline", "resend", "catch_up", "sentry_catch_up"]),
+    (3, &["pipeline", "relay", "resend", "catch_up", "sentry_catch_up"]),
     (2, &["jenkins", "datadog", "kubernetes", "sentry", "store"]),
     (1, &["machinery"]),
     (0, &["domain"]),

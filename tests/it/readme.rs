@@ -71,11 +71,15 @@ fn settings(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
 }
 
 /// Settings of which only these are set, so that every other one shows its default.
-const SET: [&str; 3] = ["jenkins.name", "jenkins.tokens", "jenkins.rules.jobs"];
+const SET: [&str; 4] = ["jenkins.name", "jenkins.tokens", "jenkins.rules.jobs", "relay.routes.upstream"];
+
+/// One route, so that its keys show.
+const RELAY: &str = "[[relay.routes]]\nupstream = \"https://sentry.example.org/\"\n";
 
 fn defaults() -> BTreeMap<String, Value> {
     let directory = tempfile::tempdir().unwrap();
-    let text = format!("[[jenkins]]\nname = \"main\"\ntokens = [\"{TOKEN}\"]\n[[jenkins.rules]]\njobs = \"**\"\n");
+    let text =
+        format!("[[jenkins]]\nname = \"main\"\ntokens = [\"{TOKEN}\"]\n[[jenkins.rules]]\njobs = \"**\"\n{RELAY}");
     let mut found = BTreeMap::new();
     settings("", &crate::world::load(directory.path(), &text).redacted(), &mut found);
     found
@@ -200,7 +204,8 @@ fn metrics(page: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[tokio::test]
 async fn every_metric_of_our_own_is_there_with_its_labels_and_no_other_one() {
     let server = JenkinsServer::spawn().await;
-    let world = World::with(&server.settings("main")).await;
+    let relay = "[relay]\nenabled = true\nlisten = \"127.0.0.1:0\"\nupstream = \"http://127.0.0.1:9/\"\n";
+    let world = World::with(&format!("{}\n{relay}", server.settings("main"))).await;
     // A family without a series is not shown, so each gets one.
     world.build("acme/web", 1, "ABORTED").await;
     world.build("acme/web", 2, "NO SUCH RESULT").await;

@@ -97,6 +97,10 @@ impl World {
         format!("http://{}/jenkins/{rest}", self.running.addresses.webhooks)
     }
 
+    pub fn relay_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running.addresses.relay.expect("there is a relay"))
+    }
+
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running.addresses.admin)
     }
@@ -130,7 +134,17 @@ impl World {
 async fn start(directory: &TempDir, text: &str) -> Running {
     let settings = load(directory.path(), text);
     let bound = Bound::bind(&settings).await.unwrap();
-    bound.start(&settings, PodIdentity::default(), Clock::system()).unwrap()
+    bound.start(&settings, own_pod(), Clock::system()).unwrap()
+}
+
+/// The pod that recoverd is in.
+pub fn own_pod() -> PodIdentity {
+    PodIdentity {
+        name: Some("web-1".to_owned()),
+        namespace: Some("shop".to_owned()),
+        node: Some("node-a".to_owned()),
+        ..PodIdentity::default()
+    }
 }
 
 pub fn load(directory: &Path, text: &str) -> Settings {

@@ -1,0 +1,191 @@
+//! `/api/…`: what SDKs post to Sentry. Every method and path below it goes on.
+//!
+//! Dropped on the way, in both directions, is what belongs to one connection alone (RFC 9110, 7.6.1). Added is the peer in
+//! `X-Forwarded-For`, of which Sentry takes the first, and `Via`, by which a loop is known. Browsers are let in from
+//! everywhere, as Sentry does (develop.sentry.dev, CORS).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONNECTION, CONTENT_TYPE,
+    EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use serde_json::json;
+
+use crate::relay::{Answer, Arrival, Refusal, Relay};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What belongs to one connection, and what is said anew.
+const OF_A_CONNECTION: [HeaderName; 10] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    EXPECT,
+];
+
+/// So many relays one behind another make sense; more are a loop.
+const MOST_HOPS: usize = 4;
+const NAME: &str = "recoverd";
+
+/// The relay's door.
+#[derive(Debug)]
+pub struct RelayDoor {
+    relay: Relay,
+    /// By which it knows what it has forwarded itself.
+    via: HeaderValue,
+}
+
+impl RelayDoor {
+    /// `name` tells this process from all others.
+    pub fn new(relay: Relay, name: &str) -> Self {
+        let via = HeaderValue::try_from(format!("1.1 {NAME}-{name}"));
+        Self { relay, via: via.unwrap_or(HeaderValue::from_static("1.1 recoverd")) }
+    }
+}
+
+pub fn router(door: RelayDoor) -> Router {
+    Router::new().route("/api/{*rest}", any(receive)).fallback(nowhere).with_state(Arc::new(door))
+}
+
+async fn receive(
+    State(door): State<Arc<RelayDoor>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let is_browser = parts.headers.contains_key(ORIGIN);
+    if parts.method == Method::OPTIONS && is_browser {
+        return preflight(&parts.headers);
+    }
+    let mut response = match door.admit(&mut parts.headers, peer) {
+        Ok(()) => {
+            let arrival = Arrival { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer };
+            told(door.relay.forward(arrival).await)
+        }
+        Err(problem) => problem,
+    };
+    if is_browser {
+        let_browsers_read(response.headers_mut());
+    }
+    response
+}
+
+fn told(answer: Result<Answer, Refusal>) -> Response {
+    match answer {
+        Ok(Answer::Theirs(response)) => {
+            let mut response = response.map(Body::new);
+            drop_hops(response.headers_mut());
+            response
+        }
+        Ok(Answer::Limited(left)) => limited(left.as_secs().max(1)),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+async fn nowhere() -> Response {
+    problem(StatusCode::NOT_FOUND, "there is nothing here; Sentry's paths begin with /api/")
+}
+
+impl RelayDoor {
+    /// Makes the headers such as are to go on, unless they have been here before.
+    #[expect(clippy::result_large_err, reason = "it is the answer")]
+    fn admit(&self, headers: &mut HeaderMap, peer: SocketAddr) -> Result<(), Response> {
+        let hops = || headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok());
+        let mine = self.via.to_str().unwrap_or_default();
+        let is_back = hops().flat_map(|line| line.split(',')).any(|hop| hop.trim() == mine);
+        let relays = hops().flat_map(|line| line.split(',')).filter(|hop| hop.contains(NAME)).count();
+        if is_back || relays >= MOST_HOPS {
+            self.relay.refused("loop");
+            // A status at which a relay before this one does not try again.
+            return Err(problem(
+                StatusCode::BAD_REQUEST,
+                "this request has been here before: the upstream of a relay leads back to it",
+            ));
+        }
+        drop_hops(headers);
+        headers.remove(HOST);
+        headers.append(VIA, self.via.clone());
+        let peer = peer.ip().to_canonical().to_string();
+        let chain = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let chain: Vec<&str> = chain.chain([peer.as_str()]).collect();
+        if let Ok(value) = HeaderValue::try_from(chain.join(", ")) {
+            headers.insert(FORWARDED_FOR, value);
+        }
+        Ok(())
+    }
+}
+
+fn drop_hops(headers: &mut HeaderMap) {
+    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<HeaderName> =
+        named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+    for name in named.iter().chain(&OF_A_CONNECTION) {
+        headers.remove(name);
+    }
+}
+
+fn preflight(asked: &HeaderMap) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    let usual = HeaderValue::from_static(
+        "x-sentry-auth, x-requested-with, x-forwarded-for, origin, referer, accept, content-type, authentication, \
+         authorization, content-encoding, transfer-encoding",
+    );
+    let wanted = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.unwrap_or(usual));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    let_browsers_read(headers);
+    response
+}
+
+/// Sentry's own word on it stands.
+fn let_browsers_read(headers: &mut HeaderMap) {
+    headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(HeaderValue::from_static("*"));
+    headers
+        .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
+        .or_insert(HeaderValue::from_static("x-sentry-error, x-sentry-rate-limits, retry-after"));
+}
+
+fn limited(seconds: u64) -> Response {
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "Sentry has asked not to be sent this for a while");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+fn refuse(refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
+        Refusal::BrokenOff => StatusCode::BAD_REQUEST,
+        Refusal::NotKept => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = problem(status, &refusal.to_string());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+    }
+    response
+}
+
+/// As Sentry's own errors look.
+fn problem(status: StatusCode, detail: &str) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], json!({ "detail": detail }).to_string()).into_response()
+}

@@ -1,0 +1,181 @@
+//! The counters of this room; its head lists them.
+//!
+//! `recoverd_relay_requests_total` by upstream and status, `recoverd_relay_upstream_seconds`, `recoverd_relay_rate_limits_total`,
+//! `recoverd_relay_held_back_total` and `recoverd_relay_upstream_broken` by upstream, `recoverd_relay_items_total` by category and
+//! outcome, `recoverd_relay_passed_total`, `recoverd_relay_unattributed_total` and `recoverd_relay_refused_total` by reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::domain::pod::{Attribution, Unattributable};
+use crate::sentry::envelope::Report;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    upstream: Arc<str>,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct To {
+    upstream: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sort {
+    category: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Because {
+    reason: &'static str,
+}
+
+const STATUSES: [&str; 6] = ["2xx", "3xx", "4xx", "429", "5xx", "none"];
+
+/// Numbers of the relay.
+#[derive(Clone, Debug)]
+pub struct RelayMetrics {
+    requests: Family<Asked, Counter>,
+    seconds: Family<To, Histogram, fn() -> Histogram>,
+    limited: Family<To, Counter>,
+    held_back: Family<To, Counter>,
+    broken: Family<To, Gauge>,
+    items: Family<Sort, Counter>,
+    passed: Family<Because, Counter>,
+    unattributed: Family<Because, Counter>,
+    refused: Family<Because, Counter>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0])
+}
+
+impl RelayMetrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let new = Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(seconds),
+            limited: Family::default(),
+            held_back: Family::default(),
+            broken: Family::default(),
+            items: Family::default(),
+            passed: Family::default(),
+            unattributed: Family::default(),
+            refused: Family::default(),
+        };
+        let help = "Requests that an upstream was asked, by the status that it answered";
+        registry.register("recoverd_relay_requests", help, new.requests.clone());
+        let help = "Time until the head of an upstream's answer";
+        registry.register("recoverd_relay_upstream_seconds", help, new.seconds.clone());
+        let help = "Answers of an upstream that limit a rate";
+        registry.register("recoverd_relay_rate_limits", help, new.limited.clone());
+        let help = "Requests answered with 429 for a limit that was known";
+        registry.register("recoverd_relay_held_back", help, new.held_back.clone());
+        let help = "Whether an upstream is not asked for failing too often";
+        registry.register("recoverd_relay_upstream_broken", help, new.broken.clone());
+        let help = "Items of envelopes, by what became of them";
+        registry.register("recoverd_relay_items", help, new.items.clone());
+        let help = "Bodies that were not looked into, as they could not be decoded";
+        registry.register("recoverd_relay_passed", help, new.passed.clone());
+        let help = "Bodies whose pod is not known";
+        registry.register("recoverd_relay_unattributed", help, new.unattributed.clone());
+        registry.register("recoverd_relay_refused", "Requests that were not taken", new.refused.clone());
+        for reason in Unattributable::ALL {
+            drop(new.unattributed.get_or_create(&Because { reason: reason.as_str() }));
+        }
+        for reason in ["unknown_coding", "malformed", "truncated", "too_large", "bomb"] {
+            drop(new.passed.get_or_create(&Because { reason }));
+        }
+        drop(new.items.get_or_create(&Sort { category: "event", outcome: "enriched" }));
+        drop(new.refused.get_or_create(&Because { reason: "not_kept" }));
+        new
+    }
+
+    pub(super) fn upstream(&self, name: &str) -> PerUpstream {
+        let upstream: Arc<str> = name.into();
+        let to = To { upstream: upstream.clone() };
+        PerUpstream {
+            requests: STATUSES
+                .map(|status| self.requests.get_or_create_owned(&Asked { upstream: upstream.clone(), status })),
+            seconds: self.seconds.get_or_create_owned(&to),
+            limited: self.limited.get_or_create_owned(&to),
+            held_back: self.held_back.get_or_create_owned(&to),
+            broken: self.broken.get_or_create_owned(&to),
+        }
+    }
+
+    pub(super) fn items(&self, report: &Report) {
+        for (item, count) in &report.items {
+            let sort = Sort { category: item.category.as_str(), outcome: item.outcome.as_str() };
+            self.items.get_or_create(&sort).inc_by(*count);
+        }
+    }
+
+    pub(super) fn attributed(&self, whose: &Attribution) {
+        if let Attribution::Unknown(reason) = whose {
+            self.unattributed.get_or_create(&Because { reason: reason.as_str() }).inc();
+        }
+    }
+
+    pub(super) fn passed(&self, reason: &'static str) {
+        self.passed.get_or_create(&Because { reason }).inc();
+    }
+
+    /// A request was not taken, for a reason that the door knows.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Because { reason }).inc();
+    }
+}
+
+/// What is counted of one upstream, looked up once.
+#[derive(Debug)]
+pub(super) struct PerUpstream {
+    requests: [Counter; STATUSES.len()],
+    seconds: Histogram,
+    limited: Counter,
+    held_back: Counter,
+    broken: Gauge,
+}
+
+impl PerUpstream {
+    pub(super) fn answered(&self, status: StatusCode, time: Duration) {
+        let [success, redirect, refused, limited, failed, _] = &self.requests;
+        let of_status = match status.as_u16() {
+            429 => limited,
+            500.. => failed,
+            400.. => refused,
+            300.. => redirect,
+            _ => success,
+        };
+        of_status.inc();
+        self.seconds.observe(time.as_secs_f64());
+    }
+
+    pub(super) fn not_answered(&self, time: Duration) {
+        let [.., none] = &self.requests;
+        none.inc();
+        self.seconds.observe(time.as_secs_f64());
+    }
+
+    pub(super) fn limited(&self) {
+        self.limited.inc();
+    }
+
+    pub(super) fn held_back(&self) {
+        self.held_back.inc();
+    }
+
+    pub(super) fn broken(&self, broken: bool) {
+        self.broken.set(broken.into());
+    }
+}

@@ -1,0 +1,173 @@
+//! A body while it is gathered: in memory as long as it is small and there is room for all, else in a file without a name.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use tokio::fs::{File, OpenOptions};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+
+use crate::sentry::upstream::Payload;
+
+/// More of one body than this goes to a file.
+const MOST_HELD: usize = 1 << 20;
+/// So much of each body is held without asking: it is what the connection has read already.
+const FREE: usize = 16 << 10;
+/// Of all bodies at once, beyond that.
+const MOST_OF_ALL: usize = 64 << 20;
+/// Smaller pieces are copied together: each of them may hold on to a buffer much larger than itself.
+const SMALL: usize = 1 << 10;
+/// What is written and read at once.
+const BLOCK: usize = 256 << 10;
+
+/// The memory that all bodies share, and the directory for those that do not fit.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    held: AtomicUsize,
+    drafts: PathBuf,
+    next: AtomicU64,
+}
+
+impl Room {
+    pub(super) fn new(drafts: PathBuf) -> Self {
+        Self(Arc::new(Shared { held: AtomicUsize::new(0), drafts, next: AtomicU64::new(0) }))
+    }
+
+    /// A file that is gone with its last user.
+    async fn file(&self) -> io::Result<File> {
+        tokio::fs::create_dir_all(&self.0.drafts).await?;
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.0.drafts.join(format!("{}-{number}.draft", std::process::id()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).await?;
+        tokio::fs::remove_file(&path).await?;
+        Ok(file)
+    }
+}
+
+/// A share of the memory; given back when dropped.
+#[derive(Debug)]
+struct Share {
+    room: Room,
+    bytes: usize,
+}
+
+impl Share {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let held = &self.room.0.held;
+        if held.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_OF_ALL {
+            held.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.room.0.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Pile {
+    pieces: Vec<Bytes>,
+    /// The last piece, as long as it is small.
+    tail: BytesMut,
+    held: usize,
+    share: Share,
+    /// What does not fit, and all that came before it.
+    file: Option<File>,
+    bytes: u64,
+}
+
+impl Pile {
+    pub(super) fn new(room: &Room) -> Self {
+        Self {
+            pieces: Vec::new(),
+            tail: BytesMut::new(),
+            held: 0,
+            share: Share { room: room.clone(), bytes: 0 },
+            file: None,
+            bytes: 0,
+        }
+    }
+
+    /// # Errors
+    /// When there is no room in memory and the file cannot be written. Then the pile is of no more use.
+    pub(super) async fn push(&mut self, piece: Bytes) -> io::Result<()> {
+        self.bytes += piece.len() as u64;
+        self.held += piece.len();
+        if piece.len() >= SMALL || (self.pieces.is_empty() && self.tail.is_empty()) {
+            self.close_tail();
+            self.pieces.push(piece);
+        } else {
+            self.tail.extend_from_slice(&piece);
+            if self.tail.len() >= BLOCK {
+                self.close_tail();
+            }
+        }
+        let most = if self.file.is_some() { BLOCK } else { MOST_HELD };
+        let wanted = self.held.saturating_sub(FREE + self.share.bytes);
+        if self.held > most || (wanted > 0 && !self.share.grow(wanted.next_multiple_of(FREE))) {
+            self.spill().await?;
+        }
+        Ok(())
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push(self.tail.split().freeze());
+        }
+    }
+
+    async fn spill(&mut self) -> io::Result<()> {
+        self.close_tail();
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(self.share.room.file().await?),
+        };
+        for piece in self.pieces.drain(..) {
+            file.write_all(&piece).await?;
+        }
+        self.held = 0;
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) async fn close(&mut self) -> io::Result<()> {
+        self.close_tail();
+        if self.file.is_some() {
+            self.spill().await?;
+        }
+        if let Some(file) = &mut self.file {
+            file.flush().await?;
+            file.rewind().await?;
+        }
+        Ok(())
+    }
+
+    /// To be closed before.
+    pub(super) fn into_payload(self) -> Payload {
+        match self.file {
+            None => Payload::held(self.pieces),
+            Some(file) => Payload::read(self.bytes, blocks(file)),
+        }
+    }
+}
+
+fn blocks(file: File) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
+    futures_util::stream::try_unfold((file, BytesMut::new()), async |(mut file, mut block)| {
+        block.reserve(BLOCK);
+        let read = file.read_buf(&mut block).await?;
+        Ok((read > 0).then(|| (block.split().freeze(), (file, block))))
+    })
+}
