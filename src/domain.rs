@@ -11,6 +11,7 @@ pub mod projects;
 pub mod record;
 pub mod removal;
 pub mod rules;
+pub mod sentry;
 pub mod signal;
 pub mod silence;
 pub mod status;

@@ -84,6 +84,28 @@ impl AnnouncerMetrics {
     }
 }
 
+/// What became of something that Sentry told and that is stored now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It was news.
+    Changed,
+    /// It was known.
+    Duplicate,
+    /// Something later is known.
+    Stale,
+}
+
+impl Heard {
+    /// As a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+        }
+    }
+}
+
 /// Tells Datadog what the store has made durable.
 #[derive(Debug)]
 pub struct Announcer {

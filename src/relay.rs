@@ -6,7 +6,7 @@
 //! ```
 //! What nothing is added to goes on as it came, byte for byte, in the coding that it came in.
 //!
-//! Metrics: see [`metrics`].
+//! Metrics: those that the head of `relay/metrics.rs` lists.
 
 mod breaker;
 mod intake;
