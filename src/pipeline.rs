@@ -15,13 +15,15 @@ use tracing::Instrument as _;
 use crate::datadog::AgentSink;
 use crate::domain::announcement::Speaker;
 use crate::domain::build::BuildReport;
-use crate::domain::job::{ControllerName, JobKey};
+use crate::domain::job::ControllerName;
 use crate::domain::removal::Removal;
 use crate::domain::rules::Rulebook;
+pub use crate::domain::sentry::Heard;
+use crate::domain::sentry::speech::SentrySpeaker;
+use crate::domain::sentry::{IntegrationName, Occurrence};
 use crate::domain::signal::Signal;
-use crate::domain::status::Status;
 use crate::machinery::clock::Clock;
-use crate::store::{Confirmer, News, Receipt, Store, StoreError};
+use crate::store::{Confirmer, JobNews, News, Receipt, Store, StoreError, Told};
 
 /// The way in: whoever has a report hands it over here.
 #[derive(Clone, Debug)]
@@ -55,6 +57,18 @@ impl Pipeline {
         .await
     }
 
+    /// Takes in what Sentry told. On `Ok` it survives a crash of the node.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    ///
+    /// # Cancel safety
+    /// As of [`Self::accept`].
+    pub async fn hear(&self, integration: IntegrationName, occurrence: Occurrence) -> Result<Heard, StoreError> {
+        let span = tracing::debug_span!("sentry", %integration);
+        self.store.hear(integration, occurrence).instrument(span).await
+    }
+
     /// Gives up what Jenkins has no more. `false` when nothing was known of it. On `Ok` that survives a crash of the node.
     ///
     /// # Errors
@@ -81,28 +95,6 @@ impl AnnouncerMetrics {
         registry.register("recoverd_backlog_dropped", help, new.overflow.clone());
         registry.register("recoverd_backlog", "Metrics that wait for the Agent to return", new.backlog.clone());
         new
-    }
-}
-
-/// What became of something that Sentry told and that is stored now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It was news.
-    Changed,
-    /// It was known.
-    Duplicate,
-    /// Something later is known.
-    Stale,
-}
-
-impl Heard {
-    /// As a metric's label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Duplicate => "duplicate",
-            Self::Stale => "stale",
-        }
     }
 }
 
@@ -159,14 +151,23 @@ impl Announcer {
         let mut signals: Vec<Signal> = backlog.drain(..).collect();
         let mut to_confirm = Vec::new();
         for news in batch {
-            self.add_signals(&news, &mut signals);
-            if let Some(level) = news.level.filter(|_| news.change.is_some() || news.build.is_none()) {
-                to_confirm.push((signals.len(), (news.key, level.status)));
-            }
+            let told = match news {
+                News::Job(news) => {
+                    self.add_signals(&news, &mut signals);
+                    let level = news.level.filter(|_| news.change.is_some() || news.build.is_none());
+                    level.map(|level| Told::Job(news.key, level.status))
+                }
+                News::Sentry(news) => {
+                    let speaker = SentrySpeaker::new(&news.key.integration, &self.rulebook);
+                    speaker.signals(&news, self.clock.now(), &mut signals);
+                    Some(Told::Sentry(news.key.clone(), news.status()))
+                }
+            };
+            to_confirm.extend(told.map(|told| (signals.len(), told)));
         }
         let all = signals.len();
         let delivery = self.sink.deliver(signals).await;
-        let told: Vec<(JobKey, Status)> =
+        let told: Vec<Told> =
             to_confirm.into_iter().filter(|(until, _)| *until <= delivery.taken).map(|(_, told)| told).collect();
         self.confirmer.confirm(told).await;
         if delivery.taken < all {
@@ -175,7 +176,7 @@ impl Announcer {
         self.metrics.backlog.set(i64::try_from(backlog.len()).unwrap_or(i64::MAX));
     }
 
-    fn add_signals(&self, news: &News, signals: &mut Vec<Signal>) {
+    fn add_signals(&self, news: &JobNews, signals: &mut Vec<Signal>) {
         let speaker = Speaker::new(&news.key, self.rulebook.of(&news.key.controller));
         let report = news.build.as_ref().map(|build| &build.1);
         if let Some(level) = &news.level {

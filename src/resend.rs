@@ -2,7 +2,9 @@
 //! sending, a change of rules: all heal here.
 //!
 //! Metrics: `recoverd_rounds_total`, `recoverd_round_seconds`, `recoverd_jobs` by status, `recoverd_jobs_colliding`,
-//! `recoverd_jobs_silent`.
+//! `recoverd_jobs_silent`, `recoverd_sentry_issues_open`, `recoverd_sentry_alerts_open`, `recoverd_sentry_notices_waiting`.
+
+mod sentry;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use crate::domain::signal::{Signal, Tag, tag};
 use crate::domain::silence::Silence;
 use crate::domain::status::Status;
 use crate::machinery::clock::Clock;
-use crate::store::{Entry, Store, StoreError};
+use crate::store::{Entry, Store, StoreError, Told};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
@@ -38,6 +40,9 @@ pub struct ResendMetrics {
     jobs: Family<Of, Gauge>,
     colliding: Gauge,
     silent: Gauge,
+    sentry_issues: Gauge,
+    sentry_alerts: Gauge,
+    sentry_notices: Gauge,
 }
 
 impl ResendMetrics {
@@ -49,6 +54,12 @@ impl ResendMetrics {
         registry.register("recoverd_jobs_colliding", help, new.colliding.clone());
         let help = "Jobs whose last build was seen without its webhook, where others' come";
         registry.register("recoverd_jobs_silent", help, new.silent.clone());
+        let help = "Issues of Sentry that are open";
+        registry.register("recoverd_sentry_issues_open", help, new.sentry_issues.clone());
+        let help = "Metric alerts of Sentry that are open";
+        registry.register("recoverd_sentry_alerts_open", help, new.sentry_alerts.clone());
+        let help = "Events of Sentry that wait for the Agent";
+        registry.register("recoverd_sentry_notices_waiting", help, new.sentry_notices.clone());
         registry.register("recoverd_jobs", "Jobs by their status in the last round", new.jobs.clone());
         new
     }
@@ -87,7 +98,7 @@ impl Resend {
             let due = tokio::time::Instant::now() + self.interval;
             // Whoever has come by now hears of everything in this round.
             self.sink.probe().await;
-            let away = match self.round(&stop).await {
+            let away = match self.rounds(&stop).await {
                 Ok(()) => false,
                 Err(Interrupted::Stopped) => return,
                 Err(Interrupted::AgentAway) => true,
@@ -119,8 +130,19 @@ impl Resend {
         }
     }
 
-    async fn round(&self, stop: &CancellationToken) -> Result<(), Interrupted> {
+    async fn rounds(&self, stop: &CancellationToken) -> Result<(), Interrupted> {
         let started = Instant::now();
+        self.round(stop).await?;
+        let sentry::Counts { issues, alerts, notices } = self.sentry_round(stop).await?;
+        self.metrics.sentry_issues.set(issues);
+        self.metrics.sentry_alerts.set(alerts);
+        self.metrics.sentry_notices.set(notices);
+        self.metrics.rounds.inc();
+        self.metrics.seconds.set(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    async fn round(&self, stop: &CancellationToken) -> Result<(), Interrupted> {
         let total = self.store.count();
         let pause = pause(self.interval, total);
         let mut counts = [0_i64; 4];
@@ -155,8 +177,6 @@ impl Resend {
                 "Datadog writes the names of some jobs alike, and one hides the other: rename them"
             );
         }
-        self.metrics.rounds.inc();
-        self.metrics.seconds.set(started.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -234,12 +254,17 @@ impl Resend {
             if let Some(announced) = untold {
                 let event = announced.change().and_then(|change| speaker.event(change, &level, None, announced.at));
                 signals.extend(event.map(Signal::Event));
-                to_confirm.push((signals.len(), (key.clone(), announced.status)));
+                to_confirm.push((signals.len(), Told::Job(key.clone(), announced.status)));
             }
         }
+        self.hand_over(signals, to_confirm).await
+    }
+
+    /// Sends, and notes what has been told: all whose last signal was taken.
+    async fn hand_over(&self, signals: Vec<Signal>, to_confirm: Vec<(usize, Told)>) -> Result<(), Interrupted> {
         let all = signals.len();
         let delivery = self.sink.deliver(signals).await;
-        let told: Vec<(JobKey, Status)> =
+        let told: Vec<Told> =
             to_confirm.into_iter().filter(|(until, _)| *until <= delivery.taken).map(|(_, told)| told).collect();
         self.store.confirmer().confirm(told).await;
         if delivery.taken < all { Err(Interrupted::AgentAway) } else { Ok(()) }

@@ -1,7 +1,8 @@
 //! A look at Sentry: all issues and metric alerts that are open, and then how those stand that are thought to be open and
-//! were not listed. It says what Sentry shows; who stores it, and who is asked when, is not its concern.
+//! were not listed. [`Inquiry`] says what Sentry shows; [`SentryCatchUp`] asks now and then, and joins it with what is stored.
 
 mod absence;
+mod rounds;
 
 use std::collections::BTreeSet;
 
@@ -9,6 +10,7 @@ use crate::domain::build::Timestamp;
 use crate::machinery::clock::Clock;
 use crate::sentry::rest::{Fault, Incident, Issue, Pages, RemoteApi, RestError};
 use absence::{Absences, Answer};
+pub use rounds::{SentryCatchUp, SentryCatchUpMetrics, Watch};
 
 /// What is watched: an issue by its id, a metric alert's incident by its identifier, which counts within the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -31,6 +31,9 @@ use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::record::{Closed, JobRecord, Taken};
 use crate::domain::removal::Removal;
 use crate::domain::rules::Rulebook;
+use crate::domain::sentry::record::SentryRecord;
+use crate::domain::sentry::speech::SentryNews;
+use crate::domain::sentry::{Heard, IntegrationName, Occurrence, Seen, SentryKey};
 use crate::domain::status::{Change, Status};
 use crate::domain::survey::Item;
 use crate::machinery::clock::Clock;
@@ -46,6 +49,9 @@ pub enum StoreError {
     Unwritable(Arc<str>),
     #[error("the store has been shut down")]
     Closed,
+    /// It would be one of too many that wait to be told.
+    #[error("too much waits to be told: see whether the Agent is there")]
+    Full,
 }
 
 /// What became of a report that is stored now.
@@ -59,7 +65,31 @@ pub struct Receipt {
 
 /// Something that is durable now and worth telling.
 #[derive(Clone, Debug)]
-pub struct News {
+pub enum News {
+    Job(JobNews),
+    Sentry(Box<SentryNews>),
+}
+
+impl News {
+    /// It may not be mixed up with what was read before.
+    fn is_of_a_status(&self) -> bool {
+        match self {
+            Self::Job(news) => news.change.is_some() || news.build.is_none(),
+            Self::Sentry(news) => news.change.is_some(),
+        }
+    }
+}
+
+/// What was announced, and has reached the sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    Job(JobKey, Status),
+    Sentry(SentryKey, Status),
+}
+
+/// News of a job.
+#[derive(Clone, Debug)]
+pub struct JobNews {
     pub key: JobKey,
     pub level: Option<Level>,
     pub change: Option<Change>,
@@ -72,6 +102,13 @@ pub struct News {
 pub struct Entry {
     pub key: JobKey,
     pub record: JobRecord,
+}
+
+/// Something of Sentry's as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentryEntry {
+    pub key: SentryKey,
+    pub record: SentryRecord,
 }
 
 /// A look at a controller, by which its [`Sighting`]s are judged.
@@ -129,11 +166,29 @@ enum Command {
         gone: Box<Removal>,
         reply: Reply<bool>,
     },
+    Hear {
+        integration: IntegrationName,
+        occurrence: Box<Occurrence>,
+        reply: Reply<Heard>,
+    },
+    See {
+        integration: IntegrationName,
+        seen: Vec<Seen>,
+        reply: Reply<u64>,
+    },
+    Forget {
+        key: SentryKey,
+        reply: Reply<bool>,
+    },
     Confirm {
-        told: Vec<(JobKey, Status)>,
+        told: Vec<Told>,
     },
     Review {
         keys: Vec<JobKey>,
+        reply: Reply<()>,
+    },
+    ReviewSentry {
+        keys: Vec<SentryKey>,
         reply: Reply<()>,
     },
     Sight {
@@ -197,7 +252,7 @@ pub struct Confirmer(mpsc::WeakSender<Command>);
 
 impl Confirmer {
     /// These announcements reached the sink. Not durable at once: what a crash undoes here is told twice.
-    pub async fn confirm(&self, told: Vec<(JobKey, Status)>) {
+    pub async fn confirm(&self, told: Vec<Told>) {
         if let Some(commands) = self.0.upgrade().filter(|_| !told.is_empty()) {
             let _ = commands.send(Command::Confirm { told }).await;
         }
@@ -301,6 +356,61 @@ impl Store {
     /// When it could not be stored.
     pub async fn amend(&self, amendments: Vec<Amendment>) -> Result<Vec<Amendment>, StoreError> {
         self.ask(|reply| Command::Amend { amendments, reply }).await
+    }
+
+    /// Joins what Sentry told with what is known. As durable as of [`Self::take`].
+    ///
+    /// # Errors
+    /// When it could not be stored; then it left no trace.
+    ///
+    /// # Cancel safety
+    /// It may be stored or not. Telling it again does no harm.
+    pub async fn hear(&self, integration: IntegrationName, occurrence: Occurrence) -> Result<Heard, StoreError> {
+        let occurrence = Box::new(occurrence);
+        match self.ask(|reply| Command::Hear { integration, occurrence, reply }).await? {
+            Heard::Full => Err(StoreError::Full),
+            heard => Ok(heard),
+        }
+    }
+
+    /// Joins what Sentry shows. Returns how much of it was news.
+    ///
+    /// # Errors
+    /// As of [`Self::hear`].
+    pub async fn see(&self, integration: IntegrationName, seen: Vec<Seen>) -> Result<u64, StoreError> {
+        self.ask(|reply| Command::See { integration, seen, reply }).await
+    }
+
+    /// Closes an issue or a metric alert with one OK that says why. `false` when there is none that is open.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    pub async fn forget(&self, key: SentryKey) -> Result<bool, StoreError> {
+        self.ask(|reply| Command::Forget { key, reply }).await
+    }
+
+    /// Applies the present rules to what Sentry told, and forgets what is over.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    pub async fn review_sentry(&self, keys: Vec<SentryKey>) -> Result<(), StoreError> {
+        self.ask(|reply| Command::ReviewSentry { keys, reply }).await
+    }
+
+    /// Up to `limit` things that Sentry told of, in order, beginning behind `after`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn sentry_page(&self, after: Option<&SentryKey>, limit: usize) -> Result<Vec<SentryEntry>, StoreError> {
+        self.shared.sentry_page(after, limit)
+    }
+
+    /// One of them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn sentry_find(&self, key: &SentryKey) -> Result<Option<SentryEntry>, StoreError> {
+        self.shared.sentry_find(key)
     }
 
     /// For whoever tells the news: it must not keep the store open, whose end is its own.

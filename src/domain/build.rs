@@ -9,7 +9,7 @@ use super::projects::Source;
 use super::rules::Children;
 
 /// Milliseconds since the Unix epoch, as Jenkins and Datadog count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {

@@ -10,6 +10,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::build::{Outcome, Progress};
 use super::job::{ControllerName, JobKey, JobPath};
+use super::sentry::IntegrationName;
 use super::signal::Tag;
 use super::status::{Status, Verdict};
 
@@ -157,15 +158,26 @@ impl ControllerRules {
     }
 }
 
-/// The rules of all controllers.
+/// The rules of all controllers and integrations.
 #[derive(Clone, Debug, Default)]
 pub struct Rulebook {
     controllers: BTreeMap<ControllerName, ControllerRules>,
+    integrations: BTreeMap<IntegrationName, Arc<[Tag]>>,
 }
 
 impl Rulebook {
     pub fn add(&mut self, controller: ControllerName, rules: ControllerRules) {
         self.controllers.insert(controller, rules);
+    }
+
+    /// `tags` are the operator's.
+    pub fn add_integration(&mut self, integration: IntegrationName, tags: Vec<Tag>) {
+        self.integrations.insert(integration, tags.into());
+    }
+
+    /// The operator's tags; `None` for an integration that is not configured (any more).
+    pub fn integration(&self, integration: &IntegrationName) -> Option<&Arc<[Tag]>> {
+        self.integrations.get(integration)
     }
 
     /// `None` for a controller that is not configured (any more).

@@ -1,5 +1,9 @@
 //! What Sentry tells of: issues, metric alerts, and things that happened once. Pure.
 
+pub mod record;
+pub mod speech;
+pub mod tally;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -84,6 +88,100 @@ impl Level {
     }
 }
 
+/// What became of something that Sentry told and that is stored now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It was news.
+    Changed,
+    /// It was known.
+    Duplicate,
+    /// Something later is known.
+    Stale,
+    /// There is no room for it, until what waits has been told.
+    Full,
+}
+
+impl Heard {
+    /// As a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What Sentry shows when it is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    Issue(IssueReport),
+    Alert(AlertReport),
+    /// This issue has become part of another.
+    Merged {
+        issue: u64,
+        into: u64,
+        at: Timestamp,
+    },
+    /// Sentry does not know this issue any more.
+    IssueGone {
+        issue: u64,
+        at: Timestamp,
+    },
+    /// Sentry does not know this span of a metric alert any more.
+    AlertGone {
+        rule: u64,
+        identifier: u64,
+        at: Timestamp,
+    },
+}
+
+/// Something that is spoken of, and of which integration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SentryKey {
+    pub integration: IntegrationName,
+    pub subject: Subject,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A metric alert, by its rule.
+    Alert(u64),
+    Issue(u64),
+    Notice(NoticeKind, String),
+    Project(String),
+}
+
+impl fmt::Display for Subject {
+    /// In such a way that [`Self::parse`] reads it, and that numbers are in order.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alert(rule) => write!(out, "alert/{rule:020}"),
+            Self::Issue(id) => write!(out, "issue/{id:020}"),
+            Self::Notice(kind, id) => write!(out, "notice/{}/{id}", kind.as_str()),
+            Self::Project(slug) => write!(out, "project/{slug}"),
+        }
+    }
+}
+
+impl Subject {
+    /// `None` for what is none.
+    pub fn parse(raw: &str) -> Option<Self> {
+        let (sort, name) = raw.split_once('/')?;
+        Some(match sort {
+            "alert" => Self::Alert(name.parse().ok()?),
+            "issue" => Self::Issue(name.parse().ok()?),
+            "notice" => {
+                let (kind, id) = name.split_once('/')?;
+                Self::Notice(NoticeKind::ALL.into_iter().find(|known| known.as_str() == kind)?, id.to_owned())
+            }
+            "project" => Self::Project(name.to_owned()),
+            _ => return None,
+        })
+    }
+}
+
 /// What one webhook tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Occurrence {
@@ -136,6 +234,16 @@ pub enum AlertState {
     Open,
     Warning,
     Critical,
+}
+
+impl IssueState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Archived => "archived",
+            Self::Resolved => "resolved",
+            Self::Open => "unresolved",
+        }
+    }
 }
 
 impl AlertState {
@@ -218,6 +326,8 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
+    pub const ALL: [Self; 4] = [Self::EventAlert, Self::Error, Self::Comment, Self::Plugin];
+
     /// As a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {

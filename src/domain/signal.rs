@@ -49,15 +49,61 @@ pub mod tag {
     pub const BRANCH: &str = "branch";
     pub const RESULT: &str = "result";
     pub const NODE: &str = "node";
+    /// The configured name of a Sentry integration.
+    pub const INTEGRATION: &str = "integration";
+    /// A Sentry project's slug.
+    pub const PROJECT: &str = "project";
+    /// A Sentry issue's short id.
+    pub const ISSUE: &str = "issue";
+    /// A metric alert's name.
+    pub const ALERT: &str = "alert";
+    pub const ALERT_ID: &str = "alert_id";
+    /// The issue alert that an event set off.
+    pub const RULE: &str = "rule";
+    pub const LEVEL: &str = "level";
+    /// What happened to an issue or a metric alert.
+    pub const ACTION: &str = "action";
+    pub const STATUS: &str = "status";
+    /// The pod that an event came from, at the names of Datadog's own integrations.
+    pub const POD_NAME: &str = "pod_name";
+    pub const POD_NAMESPACE: &str = "kube_namespace";
     /// Its value `none` keeps the Agent from adding the sender's own pod and image, which differ from pod to pod and
     /// would split a check. The Agent strips it.
     pub const CARDINALITY: &str = "dd.internal.card";
 
-    pub const ALL: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+    /// Those of jobs, their checks, events and metrics.
+    pub const OF_JOBS: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+
+    pub const ALL: [&str; 18] = [
+        JOB,
+        CONTROLLER,
+        JENKINS_URL,
+        BRANCH,
+        RESULT,
+        NODE,
+        INTEGRATION,
+        PROJECT,
+        ISSUE,
+        ALERT,
+        ALERT_ID,
+        RULE,
+        LEVEL,
+        ACTION,
+        STATUS,
+        POD_NAME,
+        POD_NAMESPACE,
+        CARDINALITY,
+    ];
 }
 
 /// The service check of a Jenkins job; Datadog's own plugin calls it so.
 pub const JOB_STATUS: &str = "jenkins.job.status";
+/// The service check of a Sentry issue.
+pub const ISSUE_STATUS: &str = "sentry.issue.status";
+/// The service check of a Sentry project: its worst open issue.
+pub const PROJECT_STATUS: &str = "sentry.project.status";
+/// The service check of a Sentry metric alert.
+pub const ALERT_STATUS: &str = "sentry.alert.status";
 
 /// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,10 +149,22 @@ pub enum MetricName {
     NodeCount,
     NodeOnline,
     NodeOffline,
+    /// Count of what happened to Sentry's issues, by `action`.
+    SentryIssueChanged,
+    /// Count of what happened to Sentry's metric alerts, by `action`.
+    SentryAlertChanged,
+    /// Count of events that set off an issue alert.
+    SentryEventAlert,
+    /// Count of events of errors that Sentry told of.
+    SentryError,
+    /// Count of comments on issues.
+    SentryComment,
+    /// Open issues of a project, by `status`.
+    SentryIssuesOpen,
 }
 
 impl MetricName {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::JobStarted,
         Self::JobCompleted,
         Self::JobDuration,
@@ -129,6 +187,12 @@ impl MetricName {
         Self::NodeCount,
         Self::NodeOnline,
         Self::NodeOffline,
+        Self::SentryIssueChanged,
+        Self::SentryAlertChanged,
+        Self::SentryEventAlert,
+        Self::SentryError,
+        Self::SentryComment,
+        Self::SentryIssuesOpen,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -155,6 +219,12 @@ impl MetricName {
             Self::NodeCount => "jenkins.node.count",
             Self::NodeOnline => "jenkins.node.online",
             Self::NodeOffline => "jenkins.node.offline",
+            Self::SentryIssueChanged => "sentry.issue.changed",
+            Self::SentryAlertChanged => "sentry.alert.changed",
+            Self::SentryEventAlert => "sentry.event_alert.triggered",
+            Self::SentryError => "sentry.error.created",
+            Self::SentryComment => "sentry.comment.created",
+            Self::SentryIssuesOpen => "sentry.issues.open",
         }
     }
 }

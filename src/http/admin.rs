@@ -242,7 +242,7 @@ async fn read<T: Send + 'static>(
         // In its words the store cannot write, which is not what failed here.
         let why = match &error {
             StoreError::Unwritable(why) => why.to_string(),
-            StoreError::Closed => error.to_string(),
+            StoreError::Closed | StoreError::Full => error.to_string(),
         };
         tracing::warn!(error = why, "the store cannot be read");
         Problem::NotRead

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::domain::projects::Source;
 use crate::domain::record::{JobRecord, past};
 use crate::domain::rules::Children;
+use crate::domain::sentry::record::SentryRecord;
 
 /// The form that is written. All before it are read.
 pub(super) const VERSION: u8 = 2;
@@ -20,6 +21,10 @@ impl Stored for JobRecord {
 }
 
 impl Stored for (Source, Children) {
+    type First = Self;
+}
+
+impl Stored for SentryRecord {
     type First = Self;
 }
 

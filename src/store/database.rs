@@ -15,6 +15,7 @@ type Definition = TableDefinition<'static, (&'static str, &'static str), &'stati
 
 const JOBS: Definition = TableDefinition::new("jobs");
 const PROJECTS: Definition = TableDefinition::new("projects");
+const SENTRY: Definition = TableDefinition::new("sentry");
 /// How the other tables are written.
 const FORM: TableDefinition<(), u8> = TableDefinition::new("form");
 /// The journal's last generation that is in here.
@@ -49,6 +50,7 @@ fn definition(table: Table) -> Definition {
     match table {
         Table::Jobs => JOBS,
         Table::Projects => PROJECTS,
+        Table::Sentry => SENTRY,
     }
 }
 

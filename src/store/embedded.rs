@@ -17,16 +17,18 @@ use super::checkpoint::{self, Checkpointer};
 use super::codec::{self, CodecError};
 use super::database::{Base, Broken, Snapshot};
 use super::journal::Journal;
-use super::layers::{Shared, job_key, key_of};
-use super::ledger::{Ledger, Pages};
+use super::layers::{Shared, job_key, key_of, sentry_key_of};
+use super::ledger::{Ledger, Pages, SentryLedger};
 use super::rows::{Key, Rows, Table, Value};
-use super::{Command, News, Receipt, Reply, StoreError, StoreMetrics};
+use super::{Command, News, Receipt, Reply, StoreError, StoreMetrics, Told};
 use crate::domain::amendment::Amendment;
 use crate::domain::build::Timestamp;
 use crate::domain::job::JobKey;
 use crate::domain::projects::{Projects, Source};
 use crate::domain::record::JobRecord;
 use crate::domain::rules::{Children, Rulebook};
+use crate::domain::sentry::record::{Ended, SentryRecord};
+use crate::domain::sentry::{Heard, SentryKey};
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Part;
 
@@ -70,6 +72,7 @@ pub(super) struct Writer {
 /// An answer that waits for the commit.
 enum Answer {
     Receipt(Reply<Receipt>, Receipt),
+    Heard(Reply<Heard>, Heard),
     Found(Reply<bool>, bool),
     Done(Reply<()>),
     Repaired(Reply<u64>, u64),
@@ -106,7 +109,7 @@ impl Writer {
             other => OpenError::Database { path: path.clone(), source: Box::new(other) },
         })?;
         let shared = Shared::new(metrics.damaged.clone());
-        let (journal, projects) = fill(&shared, base, directory)
+        let (journal, Kept { projects, sentry }) = fill(&shared, base, directory)
             .map_err(|broken| OpenError::Database { path: path.clone(), source: broken.0.into() })?;
         let checkpointer = Checkpointer::start(commands, metrics.clone()).map_err(OpenError::Thread)?;
         health.up();
@@ -117,7 +120,7 @@ impl Writer {
             journal: Some(journal),
             checkpointer,
             frozen: Instant::now(),
-            ledger: Ledger::new(rulebook, projects),
+            ledger: Ledger::new(rulebook, projects, sentry),
             clock,
             health,
             metrics,
@@ -277,7 +280,7 @@ impl Writer {
         journal.append(&staged, jobs_added, !answers.is_empty())?;
         self.shared.extend(staged, jobs_added);
         // Before anybody is told: whoever tells a page afterwards looks here.
-        let moved = news.iter().filter(|news| news.change.is_some() || news.build.is_none()).count();
+        let moved = news.iter().filter(|news| news.is_of_a_status()).count();
         self.changes.fetch_add(moved as u64, Ordering::Release);
         self.metrics.commits.inc();
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
@@ -309,7 +312,32 @@ impl Writer {
                 answers.push(Answer::Found(reply, *found.as_ref().unwrap_or(&false)));
                 found.map(|_| ())
             }
-            Command::Confirm { told } => told.iter().try_for_each(|(key, status)| Ledger::confirm(pages, key, *status)),
+            Command::Hear { integration, occurrence, reply } => {
+                let heard = self.ledger.sentry.hear(pages, &integration, *occurrence, now, news);
+                answers.push(Answer::Heard(reply, *heard.as_ref().unwrap_or(&Heard::Stale)));
+                heard.map(|_| ())
+            }
+            Command::See { integration, seen, reply } => {
+                let changed = self.ledger.sentry.see(pages, &integration, seen, now, news);
+                answers.push(Answer::Repaired(reply, *changed.as_ref().unwrap_or(&0)));
+                changed.map(|_| ())
+            }
+            Command::Forget { key, reply } => {
+                let found = self.ledger.sentry.forget(pages, &key, Ended::Forgotten, now, news);
+                answers.push(Answer::Found(reply, *found.as_ref().unwrap_or(&false)));
+                found.map(|_| ())
+            }
+            Command::Confirm { told } => told.iter().try_for_each(|told| match told {
+                Told::Job(key, status) => Ledger::confirm(pages, key, *status),
+                Told::Sentry(key, status) => self.ledger.sentry.confirm(pages, key, *status),
+            }),
+            Command::ReviewSentry { keys, reply } => {
+                answers.push(Answer::Done(reply));
+                keys.iter().try_for_each(|key| {
+                    let is_covered = self.ledger.covers(key);
+                    self.ledger.sentry.review(pages, key, is_covered, now, news)
+                })
+            }
             Command::Review { keys, reply } => {
                 answers.push(Answer::Done(reply));
                 keys.iter().try_for_each(|key| self.ledger.review(pages, key, now, news))
@@ -357,8 +385,8 @@ impl Writer {
                 }
             }
             match self.reopen() {
-                Ok(projects) => {
-                    self.ledger.projects = projects;
+                Ok(Kept { projects, sentry }) => {
+                    (self.ledger.projects, self.ledger.sentry) = (projects, sentry);
                     self.mended = Some(Instant::now());
                     self.health.up();
                     tracing::info!(path = %file, "the store writes again");
@@ -371,21 +399,27 @@ impl Writer {
 
     /// redb refuses all work after a failed write, and a file that failed once is not to be trusted: both are begun
     /// anew, from what they hold.
-    fn reopen(&mut self) -> Result<Projects, Broken> {
+    fn reopen(&mut self) -> Result<Kept, Broken> {
         // What it failed with is known.
         let _ = self.checkpointer.wait();
         self.journal = None;
         self.shared.clear();
         let base = Base::open(&self.path)?;
         base.try_room()?;
-        let (journal, projects) = fill(&self.shared, base, &self.directory)?;
+        let (journal, kept) = fill(&self.shared, base, &self.directory)?;
         self.journal = Some(journal);
-        Ok(projects)
+        Ok(kept)
     }
 }
 
-/// Reads the journal over the database. Returns what must be at hand.
-fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Projects), Broken> {
+/// What must be at hand, and is read from the records.
+struct Kept {
+    projects: Projects,
+    sentry: SentryLedger,
+}
+
+/// Reads the journal over the database.
+fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Kept), Broken> {
     let applied = base.prepare()?;
     let (journal, ahead) = Journal::open(directory, applied)?;
     shared.fill(base, ahead)?;
@@ -397,7 +431,17 @@ fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Proje
             Err(Broken(error)) => tracing::warn!(error, "what a parent holds cannot be read and is learned anew"),
         }
     }
-    Ok((journal, projects))
+    let mut sentry = SentryLedger::default();
+    let mut after: Option<SentryKey> = None;
+    loop {
+        let page = shared.sentry_page(after.as_ref(), Tables::STRIDE).map_err(|error| Broken(error.to_string()))?;
+        page.iter().for_each(|entry| sentry.learn(&entry.key, &entry.record));
+        match page.into_iter().last() {
+            Some(last) => after = Some(last.key),
+            None => break,
+        }
+    }
+    Ok((journal, Kept { projects, sentry }))
 }
 
 impl Command {
@@ -405,9 +449,12 @@ impl Command {
         let error = StoreError::Unwritable(why.clone());
         match self {
             Self::Take { reply, .. } => drop(reply.send(Err(error))),
-            Self::Close { reply, .. } | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
-            Self::Review { reply, .. } => drop(reply.send(Err(error))),
-            Self::Sight { reply, .. } => drop(reply.send(Err(error))),
+            Self::Close { reply, .. } | Self::Remove { reply, .. } | Self::Forget { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+            Self::Review { reply, .. } | Self::ReviewSentry { reply, .. } => drop(reply.send(Err(error))),
+            Self::Sight { reply, .. } | Self::See { reply, .. } => drop(reply.send(Err(error))),
+            Self::Hear { reply, .. } => drop(reply.send(Err(error))),
             Self::Amend { reply, .. } => drop(reply.send(Err(error))),
             // The next round finds the announcement unconfirmed, and repeats it.
             Self::Confirm { .. } | Self::Tend => {}
@@ -420,6 +467,7 @@ impl Answer {
         // Whoever asked may have gone: then nobody is told, and what is stored stays stored.
         match self {
             Self::Receipt(reply, receipt) => drop(reply.send(error.map_or(Ok(receipt), Err))),
+            Self::Heard(reply, heard) => drop(reply.send(error.map_or(Ok(heard), Err))),
             Self::Found(reply, found) => drop(reply.send(error.map_or(Ok(found), Err))),
             Self::Done(reply) => drop(reply.send(error.map_or(Ok(()), Err))),
             Self::Repaired(reply, repaired) => drop(reply.send(error.map_or(Ok(repaired), Err))),
@@ -431,8 +479,9 @@ impl Answer {
 /// What a batch reads and writes.
 struct Tables {
     shared: Shared,
-    /// The database's jobs, from when they are first looked at.
+    /// The database's tables, from when they are first looked at.
     jobs: OnceCell<Snapshot>,
+    sentry: OnceCell<Snapshot>,
     staged: Rows,
     jobs_added: i64,
     damaged: Counter,
@@ -443,27 +492,42 @@ impl Tables {
     const STRIDE: usize = 256;
 
     fn new(shared: Shared, damaged: Counter) -> Self {
-        Self { shared, jobs: OnceCell::new(), staged: Rows::default(), jobs_added: 0, damaged }
+        Self { shared, jobs: OnceCell::new(), sentry: OnceCell::new(), staged: Rows::default(), jobs_added: 0, damaged }
     }
 
-    fn read<T>(&self, key: &Key, read: impl Fn(Option<&[u8]>) -> T) -> Result<T, Broken> {
-        if let Some(value) = self.staged.of(Table::Jobs).get(key) {
+    fn read<T>(&self, table: Table, key: &Key, read: impl Fn(Option<&[u8]>) -> T) -> Result<T, Broken> {
+        if let Some(value) = self.staged.of(table).get(key) {
             return Ok(read(value.as_deref()));
         }
-        if let Some(newer) = self.shared.with_newer(Table::Jobs, key, &read) {
+        if let Some(newer) = self.shared.with_newer(table, key, &read) {
             return Ok(newer);
         }
-        if self.jobs.get().is_none() {
+        let below = if table == Table::Sentry { &self.sentry } else { &self.jobs };
+        if below.get().is_none() {
             // Nobody else sets it.
-            let _ = self.jobs.set(self.shared.snapshot(Table::Jobs)?);
+            let _ = below.set(self.shared.snapshot(table)?);
         }
-        let Some(jobs) = self.jobs.get() else { return Ok(read(None)) };
-        Ok(jobs.with(key, |value| read(Some(value)))?.unwrap_or_else(|| read(None)))
+        let Some(below) = below.get() else { return Ok(read(None)) };
+        Ok(below.with(key, |value| read(Some(value)))?.unwrap_or_else(|| read(None)))
+    }
+
+    fn load_row<T: codec::Stored>(&self, table: Table, key: &Key) -> Result<Option<T>, Broken> {
+        match self.read(table, key, |value| value.map(codec::decode).transpose())? {
+            Ok(record) => Ok(record),
+            // One damaged record must not stop all others. Whatever is told next of its subject writes it anew.
+            Err(error @ CodecError::Damaged(_)) => {
+                self.damaged.inc();
+                let (of, name) = key.parts();
+                tracing::error!(of, name, %error, "a stored record cannot be read and starts afresh");
+                Ok(None)
+            }
+            Err(error @ CodecError::Version(_)) => Err(error.into()),
+        }
     }
 
     fn write(&mut self, key: &JobKey, value: Value) -> Result<(), Broken> {
         let key = key_of(key);
-        let (was, is_same) = self.read(&key, |before| (before.is_some(), before == value.as_deref()))?;
+        let (was, is_same) = self.read(Table::Jobs, &key, |before| (before.is_some(), before == value.as_deref()))?;
         if is_same {
             return Ok(());
         }
@@ -477,16 +541,7 @@ impl Pages for Tables {
     type Error = Broken;
 
     fn load(&self, key: &JobKey) -> Result<Option<JobRecord>, Broken> {
-        match self.read(&key_of(key), |value| value.map(codec::decode).transpose())? {
-            Ok(record) => Ok(record),
-            // One damaged record must not stop every job. Its next build writes it anew.
-            Err(error @ CodecError::Damaged(_)) => {
-                self.damaged.inc();
-                tracing::error!(job = %key, %error, "a stored job cannot be read and starts afresh");
-                Ok(None)
-            }
-            Err(error @ CodecError::Version(_)) => Err(error.into()),
-        }
+        self.load_row(Table::Jobs, &key_of(key))
     }
 
     fn save(&mut self, key: &JobKey, record: &JobRecord) -> Result<(), Broken> {
@@ -520,6 +575,23 @@ impl Pages for Tables {
     fn save_project(&mut self, parent: &JobKey, source: Source, children: Children) -> Result<(), Broken> {
         let value = codec::encode(&(source, children))?;
         self.staged.put(Table::Projects, key_of(parent), Some(value.into()));
+        Ok(())
+    }
+
+    fn load_sentry(&self, key: &SentryKey) -> Result<Option<SentryRecord>, Broken> {
+        self.load_row(Table::Sentry, &sentry_key_of(key))
+    }
+
+    fn save_sentry(&mut self, key: &SentryKey, record: &SentryRecord) -> Result<(), Broken> {
+        let (key, value) = (sentry_key_of(key), codec::encode(record)?);
+        if !self.read(Table::Sentry, &key, |before| before == Some(&*value))? {
+            self.staged.put(Table::Sentry, key, Some(value.into()));
+        }
+        Ok(())
+    }
+
+    fn remove_sentry(&mut self, key: &SentryKey) -> Result<(), Broken> {
+        self.staged.put(Table::Sentry, sentry_key_of(key), None);
         Ok(())
     }
 }

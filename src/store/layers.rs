@@ -11,8 +11,9 @@ use super::codec;
 use super::database::{Base, Broken, Snapshot};
 use super::journal::Ahead;
 use super::rows::{Key, Row, Rows, Table, Value};
-use super::{Entry, StoreError};
+use super::{Entry, SentryEntry, StoreError};
 use crate::domain::job::{ControllerName, JobKey, JobPath};
+use crate::domain::sentry::{IntegrationName, SentryKey, Subject};
 
 /// Shared by the writer, who alone changes it, and the readers.
 #[derive(Clone, Debug)]
@@ -155,17 +156,27 @@ impl Shared {
     }
 
     pub(super) fn page(&self, after: Option<&JobKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Vec::new();
-        let mut from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key_of(key)));
-        // What cannot be read is passed over, and leaves room for others.
+        self.gather(Table::Jobs, after.map(key_of), limit, |key, value| self.entry(key, value))
+    }
+
+    /// Up to `limit` rows behind `after`. What cannot be read is passed over, and leaves room for others.
+    fn gather<T>(
+        &self,
+        table: Table,
+        after: Option<Key>,
+        limit: usize,
+        read: impl Fn(&Key, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut gathered = Vec::new();
+        let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
         loop {
-            let wanted = limit - entries.len();
-            let rows = self.rows(Table::Jobs, from.as_ref(), wanted).map_err(unreadable)?;
+            let wanted = limit - gathered.len();
+            let rows = self.rows(table, from.as_ref(), wanted).map_err(unreadable)?;
             let (got, last) = (rows.len(), rows.last().map(|(key, _)| key.clone()));
-            entries.extend(rows.iter().filter_map(|(key, value)| self.entry(key, value)));
+            gathered.extend(rows.iter().filter_map(|(key, value)| read(key, value)));
             match last {
-                Some(last) if got == wanted && entries.len() < limit => from = Bound::Excluded(last),
-                _ => return Ok(entries),
+                Some(last) if got == wanted && gathered.len() < limit => from = Bound::Excluded(last),
+                _ => return Ok(gathered),
             }
         }
     }
@@ -176,16 +187,35 @@ impl Shared {
         Ok(rows.iter().find(|(found, _)| *found == key).and_then(|(key, value)| self.entry(key, value)))
     }
 
-    /// `None` for what cannot be read: one damaged record must not hide every other job.
+    /// As of [`Self::page`], of what Sentry told.
+    pub(super) fn sentry_page(&self, after: Option<&SentryKey>, limit: usize) -> Result<Vec<SentryEntry>, StoreError> {
+        self.gather(Table::Sentry, after.map(sentry_key_of), limit, |key, value| self.sentry_entry(key, value))
+    }
+
+    pub(super) fn sentry_find(&self, key: &SentryKey) -> Result<Option<SentryEntry>, StoreError> {
+        let key = sentry_key_of(key);
+        let rows = self.rows(Table::Sentry, Bound::Included(&key), 1).map_err(unreadable)?;
+        Ok(rows.iter().find(|(found, _)| *found == key).and_then(|(key, value)| self.sentry_entry(key, value)))
+    }
+
+    fn sentry_entry(&self, key: &Key, value: &[u8]) -> Option<SentryEntry> {
+        let read = || Ok(SentryEntry { key: sentry_key(key)?, record: codec::decode(value)? });
+        self.readable(key, read())
+    }
+
     fn entry(&self, key: &Key, value: &[u8]) -> Option<Entry> {
-        let read = || -> Result<Entry, Broken> { Ok(Entry { key: job_key(key)?, record: codec::decode(value)? }) };
-        read()
-            .inspect_err(|Broken(error)| {
-                self.damaged.inc();
-                let (controller, job) = key.parts();
-                tracing::warn!(controller, job, error, "a stored job cannot be read and is passed over");
-            })
-            .ok()
+        let read = || Ok(Entry { key: job_key(key)?, record: codec::decode(value)? });
+        self.readable(key, read())
+    }
+
+    /// `None` for what cannot be read: one damaged record must not hide every other one.
+    fn readable<T>(&self, key: &Key, read: Result<T, Broken>) -> Option<T> {
+        read.inspect_err(|Broken(error)| {
+            self.damaged.inc();
+            let (of, name) = key.parts();
+            tracing::warn!(of, name, error, "a stored record cannot be read and is passed over");
+        })
+        .ok()
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -200,6 +230,16 @@ pub(super) fn key_of(key: &JobKey) -> Key {
 pub(super) fn job_key(key: &Key) -> Result<JobKey, Broken> {
     let (controller, job) = key.parts();
     Ok(JobKey { controller: ControllerName::parse(controller)?, job: JobPath::parse(job)? })
+}
+
+pub(super) fn sentry_key_of(key: &SentryKey) -> Key {
+    Key::new(key.integration.as_str(), &key.subject.to_string())
+}
+
+pub(super) fn sentry_key(key: &Key) -> Result<SentryKey, Broken> {
+    let (integration, subject) = key.parts();
+    let subject = Subject::parse(subject).ok_or_else(|| Broken(format!("{subject:?} is nothing of Sentry's")))?;
+    Ok(SentryKey { integration: IntegrationName::parse(integration)?, subject })
 }
 
 fn unreadable(broken: Broken) -> StoreError {

@@ -1,12 +1,13 @@
 //! What each request does to the records, written once for whatever keeps them.
 
 mod removal;
+mod sentry;
 mod survey;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{News, Receipt};
+use super::{JobNews, News, Receipt};
 use crate::domain::announcement::Level;
 use crate::domain::build::{BuildReport, Timestamp};
 use crate::domain::history::Novelty;
@@ -14,7 +15,11 @@ use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::projects::{Place, Projects, Source};
 use crate::domain::record::{Announced, Closed, JobRecord};
 use crate::domain::rules::{Children, Rulebook};
+use crate::domain::sentry::SentryKey;
+use crate::domain::sentry::record::SentryRecord;
 use crate::domain::status::Status;
+
+pub(super) use sentry::SentryLedger;
 
 /// One transaction on whatever keeps the records.
 pub(super) trait Pages {
@@ -32,6 +37,11 @@ pub(super) trait Pages {
         Ok(self.below(parent)?.into_iter().filter(is_child).collect())
     }
     fn save_project(&mut self, parent: &JobKey, source: Source, children: Children) -> Result<(), Self::Error>;
+
+    fn load_sentry(&self, key: &SentryKey) -> Result<Option<SentryRecord>, Self::Error>;
+    /// As of [`Self::save`].
+    fn save_sentry(&mut self, key: &SentryKey, record: &SentryRecord) -> Result<(), Self::Error>;
+    fn remove_sentry(&mut self, key: &SentryKey) -> Result<(), Self::Error>;
 }
 
 /// The steps, and what they need to know.
@@ -41,11 +51,16 @@ pub(super) struct Ledger {
     pub(super) projects: Projects,
     /// When the first webhook of each controller came since the start. One that sends none misses none.
     listening: HashMap<ControllerName, Timestamp>,
+    pub(super) sentry: SentryLedger,
 }
 
 impl Ledger {
-    pub(super) fn new(rulebook: Arc<Rulebook>, projects: Projects) -> Self {
-        Self { rulebook, projects, listening: HashMap::new() }
+    pub(super) fn new(rulebook: Arc<Rulebook>, projects: Projects, sentry: SentryLedger) -> Self {
+        Self { rulebook, projects, listening: HashMap::new(), sentry }
+    }
+
+    pub(super) fn covers(&self, key: &SentryKey) -> bool {
+        self.rulebook.integration(&key.integration).is_some()
     }
 
     pub(super) fn take<P: Pages>(
@@ -75,8 +90,10 @@ impl Ledger {
         let receipt = Receipt { novelty: Some(taken.novelty), held: taken.held };
         let level = Level::of(&record, self.rulebook.policy(&key));
         let worth_telling = !matches!(taken.novelty, Novelty::Duplicate | Novelty::Stale);
+        let change = taken.change;
         if worth_telling || taken.change.is_some() || taken.waited.is_some() {
-            news.push(News { key, level, change: taken.change, build: Some(Box::new((branch, *report, taken))) });
+            let build = Some(Box::new((branch, *report, taken)));
+            news.push(News::Job(JobNews { key, level, change, build }));
         }
         Ok(receipt)
     }
@@ -159,7 +176,7 @@ impl Ledger {
             record.hush();
         }
         let change = record.announced().and_then(Announced::change);
-        Some(News { key: key.clone(), level: Level::of(record, policy), change, build: None })
+        Some(News::Job(JobNews { key: key.clone(), level: Level::of(record, policy), change, build: None }))
     }
 
     /// Remembers what `parent` holds. Jobs that turn out to be its branches move into it; what passed for its branches
@@ -295,7 +312,7 @@ impl Ledger {
         }
         let level = Level::of(record, self.rulebook.policy(key));
         let change = record.announced().and_then(Announced::change);
-        news.push(News { key: key.clone(), level, change, build: None });
+        news.push(News::Job(JobNews { key: key.clone(), level, change, build: None }));
         Ok(())
     }
 }

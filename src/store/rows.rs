@@ -10,10 +10,12 @@ pub(super) enum Table {
     Jobs,
     /// Controller and parent's path, to what the parent holds.
     Projects,
+    /// Integration and subject, to what is known of an issue, a project, an alert or a notice.
+    Sentry,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 2] = [Self::Jobs, Self::Projects];
+    pub(super) const ALL: [Self; 3] = [Self::Jobs, Self::Projects, Self::Sentry];
 }
 
 /// Where a row is: two names, of which the first holds no NUL, so that the order is that of the two.
@@ -45,6 +47,7 @@ pub(super) type Value = Option<Box<[u8]>>;
 pub(super) struct Rows {
     jobs: BTreeMap<Key, Value>,
     projects: BTreeMap<Key, Value>,
+    sentry: BTreeMap<Key, Value>,
 }
 
 impl Rows {
@@ -52,6 +55,7 @@ impl Rows {
         match table {
             Table::Jobs => &self.jobs,
             Table::Projects => &self.projects,
+            Table::Sentry => &self.sentry,
         }
     }
 
@@ -59,6 +63,7 @@ impl Rows {
         match table {
             Table::Jobs => &mut self.jobs,
             Table::Projects => &mut self.projects,
+            Table::Sentry => &mut self.sentry,
         }
     }
 
@@ -76,7 +81,9 @@ impl Rows {
 
     /// Takes over what is newer.
     pub(super) fn extend(&mut self, newer: Rows) {
-        for (table, rows) in [(Table::Jobs, newer.jobs), (Table::Projects, newer.projects)] {
+        for (table, rows) in
+            [(Table::Jobs, newer.jobs), (Table::Projects, newer.projects), (Table::Sentry, newer.sentry)]
+        {
             self.of_mut(table).extend(rows);
         }
     }
@@ -134,7 +141,7 @@ mod tests {
 
     fn any_rows() -> impl Strategy<Value = Rows> {
         let row =
-            (0..2usize, "[a-c]{1,2}", ".{0,3}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9)));
+            (0..3usize, "[a-c]{1,2}", ".{0,3}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9)));
         proptest::collection::vec(row, 0..20).prop_map(|written| {
             let mut rows = Rows::default();
             for (table, first, second, value) in written {

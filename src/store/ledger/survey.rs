@@ -10,7 +10,7 @@ use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::projects::{Place, Source};
 use crate::domain::record::{JobRecord, Taken};
 use crate::domain::survey::Kind;
-use crate::store::{Decisive, Look, Sighting};
+use crate::store::{Decisive, JobNews, Look, Sighting};
 
 /// A record while the sightings of its job come in.
 struct Sighted {
@@ -114,7 +114,8 @@ impl Ledger {
         if before.as_ref() != Some(&record) {
             pages.save(key, &record)?;
         }
-        let of_build = |build| News { key: key.clone(), level: None, change: None, build: Some(Box::new(build)) };
+        let of_build =
+            |build| News::Job(JobNews { key: key.clone(), level: None, change: None, build: Some(Box::new(build)) });
         news.extend(fresh.into_iter().map(of_build).chain(level));
         Ok(())
     }
