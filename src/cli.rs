@@ -4,6 +4,7 @@ mod admin_api;
 mod config;
 mod demo;
 mod doctor;
+mod issues;
 mod jobs;
 mod progress;
 mod replay;
@@ -47,6 +48,9 @@ enum Command {
     /// What is known of jobs, from a running recoverd.
     #[command(subcommand, after_help = "Example: recoverd jobs list --status critical")]
     Jobs(jobs::Jobs),
+    /// What is known of Sentry's issues and metric alerts, from a running recoverd.
+    #[command(subcommand, after_help = "Example: recoverd issues list --status critical")]
+    Issues(issues::Issues),
     /// The settings that are in force.
     #[command(subcommand, after_help = "Example: recoverd config check --config recoverd.toml")]
     Config(config::Config),
@@ -83,6 +87,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Exit {
         (Command::Serve, Ok(settings)) => serve::run(&settings, environment),
         (Command::Replay(replay), Ok(settings)) => replay.run(&settings),
         (Command::Jobs(jobs), Ok(settings)) => jobs.run(&settings),
+        (Command::Issues(issues), Ok(settings)) => issues.run(&settings),
     };
     result.unwrap_or_else(|error| {
         eprintln!("recoverd: {error:#}");

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use anstream::println;
 use anyhow::Context as _;
-use chrono::{DateTime, Datelike as _, SecondsFormat};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use super::admin_api::{AdminApi, AdminArgs};
-use super::table::{colour, harmless};
+use super::table::{StatusArg, colour, harmless, utc};
 use super::{Exit, small_runtime, table};
 use crate::config::Settings;
 use crate::domain::status::Status;
@@ -56,13 +55,6 @@ pub(super) struct One {
     json: bool,
     #[command(flatten)]
     admin: AdminArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StatusArg {
-    Ok,
-    Warning,
-    Critical,
 }
 
 impl Jobs {
@@ -204,38 +196,4 @@ fn build_row(build: &BuildView) -> Vec<String> {
         format!("{vague}{}", utc(build.created_ms)),
         seconds,
     ]
-}
-
-/// RFC 3339 to the second; what lies outside of its years stays a number.
-fn utc(millis: i64) -> String {
-    let time = DateTime::from_timestamp_millis(millis).filter(|time| (0..=9999).contains(&time.year()));
-    time.map_or_else(|| format!("{millis} ms"), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
-}
-
-impl From<StatusArg> for Status {
-    fn from(status: StatusArg) -> Self {
-        match status {
-            StatusArg::Ok => Self::Ok,
-            StatusArg::Warning => Self::Warning,
-            StatusArg::Critical => Self::Critical,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_utc_to_the_second() {
-        let table = [
-            (0, "1970-01-01T00:00:00Z"),
-            (1_780_000_060_999, "2026-05-28T20:27:40Z"),
-            (-1, "1969-12-31T23:59:59Z"),
-            (i64::MAX, "9223372036854775807 ms"),
-        ];
-        for (millis, expected) in table {
-            assert_eq!(utc(millis), expected);
-        }
-    }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, Datelike as _, SecondsFormat};
+use clap::ValueEnum;
 
 use crate::domain::status::Status;
 
@@ -63,6 +65,30 @@ pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// A status, on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum StatusArg {
+    Ok,
+    Warning,
+    Critical,
+}
+
+impl From<StatusArg> for Status {
+    fn from(status: StatusArg) -> Self {
+        match status {
+            StatusArg::Ok => Self::Ok,
+            StatusArg::Warning => Self::Warning,
+            StatusArg::Critical => Self::Critical,
+        }
+    }
+}
+
+/// RFC 3339 to the second; what lies outside of its years stays a number.
+pub(super) fn utc(millis: i64) -> String {
+    let time = DateTime::from_timestamp_millis(millis).filter(|time| (0..=9999).contains(&time.year()));
+    time.map_or_else(|| format!("{millis} ms"), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +106,18 @@ mod tests {
     fn a_terminal_is_not_steered_by_a_jobs_name() {
         assert_eq!(harmless("a\u{1b}[31mb\n\u{202e}c"), "a\u{fffd}[31mb\u{fffd}\u{fffd}c");
         assert_eq!(harmless("Größe/日本"), "Größe/日本");
+    }
+
+    #[test]
+    fn a_time_is_utc_to_the_second() {
+        let table = [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_780_000_060_999, "2026-05-28T20:27:40Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (i64::MAX, "9223372036854775807 ms"),
+        ];
+        for (millis, expected) in table {
+            assert_eq!(utc(millis), expected);
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The two probes are open to everybody, as a kubelet has no token, and say no more than which part is in trouble.
 
+mod issues;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use crate::domain::status::Status;
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
 use crate::store::{Entry, Store, StoreError};
+pub use issues::{IssueView, IssuesView};
 
 /// What the admin listener shows.
 #[derive(Clone, Debug)]
@@ -128,6 +131,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/jobs", get(jobs))
         .route("/api/v1/jobs/{controller}/{*job}", get(job).delete(forget))
+        .route("/api/v1/issues", get(issues::list))
+        .route("/api/v1/issues/{integration}/{*id}", get(issues::show).delete(issues::forget))
         .route("/api/v1/pod", get(pod))
         .layer(from_fn_with_state(admin.clone(), guard));
     Router::new()

@@ -344,6 +344,11 @@ impl AlertRecord {
         &self.standing
     }
 
+    /// By Sentry's clock, when the last of it was so.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
     /// As of [`IssueRecord::touched`].
     pub fn touched(&self) -> Timestamp {
         self.touched
@@ -436,4 +441,153 @@ pub struct NoticeRecord {
     pub touched: Timestamp,
     /// The sink has taken it. Then it is only remembered, to know a repetition.
     pub told: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000 + second * 1_000)
+    }
+
+    fn issue(second: i64, state: IssueState, level: Level) -> IssueReport {
+        let about = IssueText { project: Some("web".into()), level: Some(level), ..IssueText::default() };
+        IssueReport { id: 1, state, action: "unresolved", at: at(second), about }
+    }
+
+    fn alert(identifier: u64, second: i64, state: AlertState) -> AlertReport {
+        AlertReport { rule: 3, identifier, state, at: at(second), about: AlertText::default() }
+    }
+
+    fn heard(reports: &[IssueReport]) -> IssueRecord {
+        let (first, rest) = reports.split_first().unwrap();
+        let mut record = IssueRecord::new(first, NOW);
+        for report in rest {
+            record.take(report, NOW);
+        }
+        record
+    }
+
+    /// A history in which no two changes share a second, and an order in which it is told, with repetitions.
+    fn told() -> impl Strategy<Value = (Vec<IssueReport>, Vec<usize>)> {
+        let state = prop_oneof![Just(IssueState::Open), Just(IssueState::Resolved), Just(IssueState::Archived)];
+        let level = prop::sample::select(Level::ALL.to_vec());
+        prop::collection::vec((state, level), 1..8).prop_flat_map(|changes| {
+            let history: Vec<IssueReport> =
+                (0..).zip(changes).map(|(second, (state, level))| issue(second, state, level)).collect();
+            let all: Vec<usize> = (0..history.len()).collect();
+            let again = prop::collection::vec(0..history.len(), 0..8);
+            let order = again.prop_map(move |again| [all.clone(), again].concat()).prop_shuffle();
+            (Just(history), order)
+        })
+    }
+
+    proptest! {
+        /// For all histories of an issue, orders and repetitions: it ends as its latest change left it.
+        #[test]
+        fn the_latest_change_decides((history, order) in told()) {
+            let reports: Vec<IssueReport> = order.iter().map(|index| history[*index].clone()).collect();
+            let record = heard(&reports);
+            let latest = history.last().unwrap();
+            prop_assert_eq!(record.state(), latest.state);
+            let expected = if latest.state == IssueState::Open { latest.about.level.unwrap().status() } else { Status::Ok };
+            prop_assert_eq!(record.status(), expected);
+        }
+
+        /// For all histories of a metric alert's spans, orders and repetitions: it is as bad as its worst span is at last.
+        #[test]
+        fn the_worst_span_decides(
+            changes in prop::collection::vec((1..4u64, prop::sample::select(vec![AlertState::Resolved, AlertState::Warning, AlertState::Critical])), 1..9),
+            order in prop::collection::vec(0..9usize, 0..12),
+        ) {
+            let history: Vec<AlertReport> =
+                (0..).zip(&changes).map(|(second, (identifier, state))| alert(*identifier, second, *state)).collect();
+            let mut record = AlertRecord::default();
+            for index in order.iter().filter(|index| **index < history.len()) {
+                record.take(&history[*index], NOW);
+            }
+            history.iter().rev().for_each(|report| _ = record.take(report, NOW));
+            let last = |identifier| changes.iter().rev().find(|(of, _)| *of == identifier).map(|(_, state)| *state);
+            prop_assert_eq!(record.state(), (1..4).filter_map(last).max().unwrap());
+        }
+    }
+
+    #[test]
+    fn of_two_changes_in_one_second_the_one_that_leaves_it_open_counts() {
+        let (open, over) = (issue(1, IssueState::Open, Level::Error), issue(1, IssueState::Resolved, Level::Error));
+        assert_eq!(heard(&[open.clone(), over.clone()]).state(), IssueState::Open);
+        assert_eq!(heard(&[over, open]).state(), IssueState::Open);
+    }
+
+    #[test]
+    fn a_level_says_how_bad_an_open_issue_is_and_none_is_an_error() {
+        let table = [
+            (Some(Level::Fatal), Status::Critical),
+            (Some(Level::Error), Status::Critical),
+            (None, Status::Critical),
+            (Some(Level::Warning), Status::Warning),
+            (Some(Level::Info), Status::Warning),
+        ];
+        for (level, expected) in table {
+            let mut report = issue(1, IssueState::Open, Level::Error);
+            report.about.level = level;
+            assert_eq!(heard(&[report]).status(), expected, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_forgot_is_opened_by_news_and_not_by_a_look() {
+        let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+        assert!(record.end(Ended::Forgotten, None, NOW));
+        assert_eq!(record.status(), Status::Ok);
+        assert_eq!(record.see(&issue(9, IssueState::Open, Level::Error), NOW), Heard::Duplicate);
+        assert_eq!(record.take(&issue(1, IssueState::Open, Level::Error), NOW), Heard::Duplicate);
+        assert_eq!(record.status(), Status::Ok, "an echo");
+        assert_eq!(record.take(&issue(2, IssueState::Open, Level::Error), NOW), Heard::Changed);
+        assert_eq!(record.status(), Status::Critical);
+    }
+
+    #[test]
+    fn a_change_is_announced_once_and_confirmed_once() {
+        let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+        assert_eq!(record.announce(1, NOW), Some(Change::First(Status::Critical)));
+        assert_eq!(record.announce(1, NOW), None);
+        record.take(&issue(2, IssueState::Resolved, Level::Error), NOW);
+        assert_eq!(record.announce(1, NOW), Some(Change::Recovered { from: Status::Critical }));
+        let mut stored = SentryRecord::Issue(record);
+        assert!(!stored.confirm(Status::Critical), "that was before");
+        assert!(stored.confirm(Status::Ok) && !stored.confirm(Status::Ok));
+    }
+
+    #[test]
+    fn an_issue_that_moves_to_another_project_is_taken_back_where_it_was() {
+        let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+        record.announce(1, NOW);
+        let mut moved = issue(2, IssueState::Open, Level::Error);
+        moved.about.project = Some("shop".into());
+        record.take(&moved, NOW);
+        assert_eq!(record.announce(1, NOW), None, "no change, and no event");
+        assert!(!record.standing().is_told());
+        let [left] = record.standing().left() else { panic!("{record:?}") };
+        assert_eq!(left.project.as_deref(), Some("web"));
+        let mut stored = SentryRecord::Issue(record);
+        stored.confirm(Status::Critical);
+        assert!(stored.standing().unwrap().left().is_empty());
+    }
+
+    #[test]
+    fn what_is_over_is_remembered_for_a_day() {
+        let mut record = heard(&[issue(1, IssueState::Resolved, Level::Error)]);
+        record.announce(1, NOW);
+        let mut stored = SentryRecord::Issue(record);
+        assert!(!stored.is_over(NOW.plus(REMEMBERED)), "nobody was told yet");
+        stored.confirm(Status::Ok);
+        assert!(!stored.is_over(NOW));
+        assert!(stored.is_over(NOW.plus(REMEMBERED)));
+    }
 }

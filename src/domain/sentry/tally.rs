@@ -89,3 +89,61 @@ impl Tally {
         open.filter(|_| are_too_many).map(|(id, _)| Room::Close(*id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::sentry::record::SentryRecord;
+    use crate::domain::sentry::{IssueReport, IssueState, IssueText, Level};
+
+    fn issue(id: u64, state: IssueState, is_told: bool) -> IssueRecord {
+        let at = Timestamp::from_millis(i64::try_from(id).unwrap());
+        let about = IssueText { level: Some(Level::Error), ..IssueText::default() };
+        let mut record = IssueRecord::new(&IssueReport { id, state, action: "created", at, about }, at);
+        record.announce(id, at);
+        let mut stored = SentryRecord::Issue(record);
+        if is_told {
+            stored.confirm(if state == IssueState::Open { Status::Critical } else { Status::Ok });
+        }
+        let SentryRecord::Issue(record) = stored else { unreachable!() };
+        record
+    }
+
+    fn full(state: impl Fn(u64) -> (IssueState, bool)) -> Tally {
+        let mut tally = Tally::default();
+        for id in 1..=Tally::MAX_ISSUES as u64 + 1 {
+            let (state, is_told) = state(id);
+            tally.put(id, &issue(id, state, is_told));
+        }
+        tally
+    }
+
+    #[test]
+    fn the_oldest_that_is_over_goes_first_and_open_ones_only_when_all_are() {
+        let latest = Tally::MAX_ISSUES as u64 + 1;
+        let over = full(|id| (if id == 70 || id == 80 { IssueState::Resolved } else { IssueState::Open }, true));
+        assert_eq!(over.overflow(latest), Some(Room::Forget(70)));
+        let open = full(|_| (IssueState::Open, true));
+        assert_eq!(open.overflow(latest), Some(Room::Close(1)));
+        let untold = full(|id| if id == 70 { (IssueState::Resolved, false) } else { (IssueState::Open, true) });
+        assert_eq!(untold.overflow(latest), None, "its OK is about to be told");
+        let mut room = open;
+        room.remove(9);
+        assert_eq!(room.overflow(latest), None);
+    }
+
+    #[test]
+    fn open_issues_are_counted_as_they_come_and_go() {
+        let mut tally = Tally::default();
+        for _ in 0..2 {
+            tally.put(1, &issue(1, IssueState::Open, true));
+        }
+        tally.put(2, &issue(2, IssueState::Resolved, true));
+        assert_eq!((tally.critical(), tally.warning()), (1, 0));
+        tally.put(1, &issue(1, IssueState::Archived, true));
+        assert_eq!((tally.critical(), tally.warning()), (0, 0));
+        tally.remove(1);
+        tally.remove(2);
+        assert!(tally.is_empty());
+    }
+}
