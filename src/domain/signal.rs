@@ -105,6 +105,8 @@ pub const PROJECT_STATUS: &str = "sentry.project.status";
 /// The service check of a Sentry metric alert.
 pub const ALERT_STATUS: &str = "sentry.alert.status";
 
+pub const CHECKS: [&str; 4] = [JOB_STATUS, ISSUE_STATUS, PROJECT_STATUS, ALERT_STATUS];
+
 /// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetricName {

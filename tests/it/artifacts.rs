@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use recoverd::domain::signal::{JOB_STATUS, MetricName, tag};
+use recoverd::domain::signal::{ALERT_STATUS, CHECKS, ISSUE_STATUS, JOB_STATUS, MetricName, PROJECT_STATUS, tag};
 use serde_json::{Value, json};
 
 /// Every name that a document of Datadog's refers to.
@@ -117,7 +117,7 @@ impl Names {
     fn unknown(&self) -> Vec<&str> {
         let emitted: BTreeSet<_> = MetricName::ALL.into_iter().map(MetricName::as_str).collect();
         let metrics = self.metrics.iter().filter(|metric| !emitted.contains(metric.as_str()));
-        let checks = self.checks.iter().filter(|check| *check != JOB_STATUS);
+        let checks = self.checks.iter().filter(|check| !CHECKS.contains(&check.as_str()));
         let tags = self.tags.iter().filter(|key| !tag::ALL.contains(&key.as_str()));
         let variables = self.variables.difference(&self.declared);
         metrics.chain(checks).chain(tags).chain(variables).map(String::as_str).collect()
@@ -148,6 +148,9 @@ fn monitors() -> Vec<(String, Value)> {
 fn identity(check: &str) -> &'static [&'static str] {
     match check {
         JOB_STATUS => &[tag::CONTROLLER, tag::JOB],
+        ISSUE_STATUS => &[tag::INTEGRATION, tag::PROJECT, tag::ISSUE],
+        PROJECT_STATUS => &[tag::INTEGRATION, tag::PROJECT],
+        ALERT_STATUS => &[tag::INTEGRATION, tag::ALERT, tag::ALERT_ID],
         check => panic!("say which tags tell the things of {check} apart"),
     }
 }
@@ -179,6 +182,12 @@ fn every_name_in_the_dashboards_is_one_that_the_code_emits() {
         assert!(!names.checks.is_empty(), "{}: no check was found in it", path.display());
         assert_eq!(names.unknown(), Vec::<&str>::new(), "{}", path.display());
     }
+}
+
+#[test]
+fn every_check_has_its_monitor() {
+    let watched: BTreeSet<String> = monitors().into_iter().flat_map(|(_, monitor)| Names::of(&monitor).checks).collect();
+    assert_eq!(watched, CHECKS.map(str::to_owned).into());
 }
 
 #[test]
