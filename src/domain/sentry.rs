@@ -321,7 +321,7 @@ pub enum NoticeKind {
     Error,
     /// Somebody commented on an issue.
     Comment,
-    /// The unsigned WebHooks plugin told of an event.
+    /// The unsigned plugin of old, `WebHooks`, told of an event.
     Plugin,
 }
 

@@ -31,7 +31,9 @@ impl Resend {
             after = Some(last.key.clone());
             let is_last = page.len() < Self::PAGE;
             let page = self.reviewed_sentry(page).await?;
-            page.iter().for_each(|entry| counts.add(&entry.record));
+            for entry in &page {
+                counts.add(&entry.record);
+            }
             self.tell_sentry(&page).await?;
             self.correct_sentry(behind, page, seen).await?;
             // How many pages there are is not known before; one takes as long as a page of jobs.

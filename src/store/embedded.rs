@@ -435,7 +435,9 @@ fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Kept)
     let mut after: Option<SentryKey> = None;
     loop {
         let page = shared.sentry_page(after.as_ref(), Tables::STRIDE).map_err(|error| Broken(error.to_string()))?;
-        page.iter().for_each(|entry| sentry.learn(&entry.key, &entry.record));
+        for entry in &page {
+            sentry.learn(&entry.key, &entry.record);
+        }
         match page.into_iter().last() {
             Some(last) => after = Some(last.key),
             None => break,

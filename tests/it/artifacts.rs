@@ -186,7 +186,8 @@ fn every_name_in_the_dashboards_is_one_that_the_code_emits() {
 
 #[test]
 fn every_check_has_its_monitor() {
-    let watched: BTreeSet<String> = monitors().into_iter().flat_map(|(_, monitor)| Names::of(&monitor).checks).collect();
+    let watched: BTreeSet<String> =
+        monitors().into_iter().flat_map(|(_, monitor)| Names::of(&monitor).checks).collect();
     assert_eq!(watched, CHECKS.map(str::to_owned).into());
 }
 

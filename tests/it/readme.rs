@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser as _};
 use recoverd::cli::Cli;
 use recoverd::config::{Environment, Settings};
-use recoverd::domain::signal::{JOB_STATUS, MetricName, tag};
+use recoverd::domain::signal::{CHECKS, MetricName, tag};
 use serde_json::Value;
 
 use crate::jenkins_server::JenkinsServer;
@@ -171,7 +171,7 @@ fn every_command_is_there_and_every_example_is_one_that_is_understood() {
 fn every_metric_check_and_tag_in_datadog_is_there() {
     let text = readme();
     let mut known: BTreeSet<String> = MetricName::ALL.iter().map(|name| name.as_str().to_owned()).collect();
-    known.insert(JOB_STATUS.to_owned());
+    known.extend(CHECKS.map(str::to_owned));
     assert_eq!(names(&table(&text, "datadog")), known);
     let tags: BTreeSet<String> = tag::ALL.iter().map(|&key| key.to_owned()).collect();
     assert_eq!(names(&table(&text, "tags")), tags);

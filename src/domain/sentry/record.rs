@@ -415,7 +415,7 @@ impl AlertRecord {
     /// An operator or the configuration is done with it. `false` when nothing was open.
     pub fn close_all(&mut self, at: Timestamp, now: Timestamp) -> bool {
         let open: Vec<u64> = self.open().collect();
-        open.into_iter().fold(false, |closed, identifier| self.close(identifier, at, now) || closed)
+        open.into_iter().filter(|identifier| self.close(*identifier, at.max(self.at), now)).count() > 0
     }
 
     fn forget_oldest(&mut self) {

@@ -250,14 +250,12 @@ pub fn issue_message(id: u64, issue: &IssueRecord) -> String {
     let about = issue.about();
     let name = about.short_id.clone().unwrap_or_else(|| id.to_string());
     let title = about.title.as_deref().unwrap_or("without a title");
-    match issue.ended() {
-        Some(why) => format!("{name}: no longer watched, {}", why.reason()),
-        None => {
-            let level = about.level.map(|level| format!(" ({})", level.as_str())).unwrap_or_default();
-            let link = about.link.as_deref().map(|link| format!(" {link}")).unwrap_or_default();
-            format!("{name} {}{level}: {title}{link}", issue.state().as_str())
-        }
+    if let Some(why) = issue.ended() {
+        return format!("{name}: no longer watched, {}", why.reason());
     }
+    let level = about.level.map(|level| format!(" ({})", level.as_str())).unwrap_or_default();
+    let link = about.link.as_deref().map(|link| format!(" {link}")).unwrap_or_default();
+    format!("{name} {}{level}: {title}{link}", issue.state().as_str())
 }
 
 pub fn project_message(project: &ProjectRecord) -> String {

@@ -17,12 +17,12 @@ use crate::store::News;
 #[derive(Debug, Default)]
 pub(in crate::store) struct SentryLedger {
     tallies: BTreeMap<(IntegrationName, String), Tally>,
-    notices: BTreeMap<IntegrationName, Shelf>,
+    notices: BTreeMap<IntegrationName, Notices>,
 }
 
 /// The notices of one integration.
 #[derive(Debug, Default)]
-struct Shelf {
+struct Notices {
     all: usize,
     /// Those that are only remembered, the oldest first.
     told: BTreeSet<(Timestamp, Subject)>,
@@ -37,14 +37,18 @@ impl SentryLedger {
         match (&key.subject, record) {
             (Subject::Issue(id), SentryRecord::Issue(issue)) => self.tally(key, issue.project()).put(*id, issue),
             (_, SentryRecord::Notice(notice)) => {
-                let shelf = self.notices.entry(key.integration.clone()).or_default();
-                shelf.all += 1;
+                let known = self.known_notices(&key.integration);
+                known.all += 1;
                 if notice.told {
-                    shelf.told.insert((notice.touched, key.subject.clone()));
+                    known.told.insert((notice.touched, key.subject.clone()));
                 }
             }
             _ => {}
         }
+    }
+
+    fn known_notices(&mut self, integration: &IntegrationName) -> &mut Notices {
+        self.notices.entry(integration.clone()).or_default()
     }
 
     fn tally(&mut self, key: &SentryKey, project: &str) -> &mut Tally {
@@ -292,10 +296,10 @@ impl SentryLedger {
         }
         let action = Some(notice.kind.as_str());
         let record = SentryRecord::Notice(NoticeRecord { notice, touched: now, told: false });
-        let shelf = self.notices.entry(integration.clone()).or_default();
-        if shelf.all < Self::MAX_NOTICES {
-            shelf.all += 1;
-        } else if let Some((_, oldest)) = shelf.told.pop_first() {
+        let known = self.known_notices(integration);
+        if known.all < Self::MAX_NOTICES {
+            known.all += 1;
+        } else if let Some((_, oldest)) = known.told.pop_first() {
             pages.remove_sentry(&SentryKey { integration: integration.clone(), subject: oldest })?;
         } else {
             return Ok(Heard::Full);
@@ -318,8 +322,8 @@ impl SentryLedger {
         match (&key.subject, &record) {
             (Subject::Issue(id), SentryRecord::Issue(issue)) => self.tally(key, issue.project()).put(*id, issue),
             (subject, SentryRecord::Notice(notice)) => {
-                let shelf = self.notices.entry(key.integration.clone()).or_default();
-                shelf.told.insert((notice.touched, subject.clone()));
+                let known = self.known_notices(&key.integration);
+                known.told.insert((notice.touched, subject.clone()));
             }
             _ => {}
         }
@@ -384,9 +388,9 @@ impl SentryLedger {
             }
             (Subject::Project(slug), _) => drop(self.tallies.remove(&(key.integration.clone(), slug.clone()))),
             (subject, SentryRecord::Notice(notice)) => {
-                let shelf = self.notices.entry(key.integration.clone()).or_default();
-                shelf.all = shelf.all.saturating_sub(1);
-                shelf.told.remove(&(notice.touched, subject.clone()));
+                let known = self.known_notices(&key.integration);
+                known.all = known.all.saturating_sub(1);
+                known.told.remove(&(notice.touched, subject.clone()));
             }
             _ => {}
         }
