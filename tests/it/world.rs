@@ -232,6 +232,17 @@ impl Agent {
         decode(datagram).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(datagram)))
     }
 
+    /// Leaves unread what has come until now.
+    pub fn forget(&self) {
+        self.rest.lock().unwrap().clear();
+        let mut buffer = vec![0; 65_536];
+        let is_more = |buffer: &mut [u8]| match &self.socket {
+            Socket::Udp(socket) => socket.try_recv(buffer).is_ok(),
+            Socket::Unix(socket) => socket.try_recv(buffer).is_ok(),
+        };
+        while is_more(&mut buffer) {}
+    }
+
     /// The next message, whichever datagram it is in.
     async fn message(&self) -> Datagram {
         loop {

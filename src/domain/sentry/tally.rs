@@ -50,6 +50,11 @@ impl Tally {
         self.warning
     }
 
+    /// Another open issue would displace one.
+    pub fn is_full(&self) -> bool {
+        self.critical + self.warning >= Self::MAX_ISSUES as u64
+    }
+
     pub fn put(&mut self, id: u64, record: &IssueRecord) {
         self.remove(id);
         let mark = Mark { at: record.at(), status: record.status(), is_told: record.standing().is_told() };

@@ -120,7 +120,14 @@ impl SentryLedger {
         news: &mut Vec<News>,
     ) -> Result<Heard, P::Error> {
         let key = SentryKey { integration: integration.clone(), subject: Subject::Issue(report.id) };
-        let (mut record, heard) = match pages.load_sentry(&key)? {
+        let known = pages.load_sentry(&key)?;
+        let is_watched = matches!(&known, Some(SentryRecord::Issue(record)) if record.ended() != Some(Ended::Crowded));
+        let slug = report.about.project.as_deref().unwrap_or_default();
+        if action.is_none() && !is_watched && self.tally(&key, slug).is_full() {
+            // A list would bring back, look after look, what others have displaced.
+            return Ok(Heard::Stale);
+        }
+        let (mut record, heard) = match known {
             Some(SentryRecord::Issue(mut record)) => {
                 let heard = join(&mut record, report, now);
                 (record, heard)
