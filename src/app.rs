@@ -1,6 +1,7 @@
 //! Everything, wired: bind first, then run; sources stop first, and the rest runs dry.
 
 mod relay;
+mod sentry_looks;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,11 +20,14 @@ use crate::config::{self, Settings};
 use crate::datadog::{AgentMetrics, AgentSink};
 use crate::domain::job::ControllerName;
 use crate::domain::pod::PodIdentity;
+use crate::domain::sentry::IntegrationName;
 use crate::http::admin::{self, Admin};
 use crate::http::auth::{Access, Tokens};
 use crate::http::jenkins::intake::{Intake, WebhookMetrics};
 use crate::http::jenkins::raw::{self, Raw};
 use crate::http::jenkins::{self, Controller, Webhooks};
+use crate::http::pace::Pace;
+use crate::http::sentry::{self, HookMetrics, Hooks};
 use crate::jenkins::rest::{RemoteApi, RestError};
 use crate::kubernetes::downward;
 use crate::machinery::clock::Clock;
@@ -34,6 +38,7 @@ use crate::machinery::throttle::{Rate, Throttle};
 use crate::pipeline::{Announcer, AnnouncerMetrics, Pipeline};
 use crate::resend::{Resend, ResendMetrics};
 use crate::sentry::upstream::UpstreamError;
+use crate::sentry::webhook::Secrets;
 use crate::store::{OpenError, Store, StoreMetrics};
 
 /// Why recoverd could not start.
@@ -50,6 +55,8 @@ pub enum StartError {
     Store(OpenError),
     #[error("cannot relay to Sentry: {0}")]
     Upstream(#[from] UpstreamError),
+    #[error("cannot ask the Sentry of {integration}: {source}")]
+    Sentry { integration: IntegrationName, source: crate::sentry::rest::RestError },
     #[error("cannot ask the Jenkins {controller}: {source}")]
     Jenkins { controller: ControllerName, source: RestError },
 }
@@ -171,6 +178,7 @@ impl Bound {
             metrics: CatchUpMetrics::register(&mut registry),
         };
         supervisor.spawn("catch-up", catch_up.run(watches(settings, &health)?, supervisor.stop()));
+        sentry_looks::start(settings, &store, &clock, &health, &mut registry, &supervisor)?;
 
         let (pod_sender, pod) = watch::channel(pod);
         let downward_dir = settings.kubernetes.downward_dir.clone();
@@ -184,9 +192,19 @@ impl Bound {
         supervisor.spawn("housekeeping", housekeeping(throttle.clone(), supervisor.stop()));
 
         let listener_metrics = ListenerMetrics::register(&mut registry);
+        let pace = Pace::register(throttle, &mut registry);
+        let hooks = Hooks {
+            integrations: integrations(settings),
+            pipeline: Pipeline::new(store.clone()),
+            pace: pace.clone(),
+            clock: clock.clone(),
+            max_body_bytes: settings.webhooks.max_body_bytes,
+            body_time: BODY_TIME,
+            metrics: HookMetrics::register(&mut registry),
+        };
         let intake = Intake {
             pipeline: Pipeline::new(store.clone()),
-            throttle,
+            pace,
             max_body_bytes: settings.webhooks.max_body_bytes,
             body_time: BODY_TIME,
             metrics: WebhookMetrics::register(&mut registry),
@@ -202,7 +220,7 @@ impl Bound {
             listener::serve(
                 "webhooks",
                 self.webhooks,
-                jenkins::router(webhooks),
+                jenkins::router(webhooks).merge(sentry::router(hooks)),
                 limits,
                 listener_metrics.clone(),
                 supervisor.stop(),
@@ -313,6 +331,14 @@ fn controllers(settings: &Settings) -> BTreeMap<String, Controller> {
         (controller.name.to_string(), Controller { name: controller.name.clone(), access })
     };
     settings.controllers().iter().map(door).collect()
+}
+
+fn integrations(settings: &Settings) -> BTreeMap<String, sentry::Integration> {
+    let door = |integration: &config::Integration| {
+        let (name, access) = (integration.name.clone(), access(&integration.access));
+        (name.to_string(), sentry::Integration { name, secrets: Secrets::new(&integration.secrets), access })
+    };
+    settings.integrations().iter().map(door).collect()
 }
 
 /// The controllers that are asked.

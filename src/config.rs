@@ -37,7 +37,7 @@ pub use kubernetes::KubernetesSettings;
 pub use log::{LogFormat, LogSettings};
 pub use relay::{RelayMode, RelaySettings, RouteSettings};
 pub use secret::Secret;
-pub use sentry::SentrySettings;
+pub use sentry::{HookAuth, Integration, IntegrationSettings, SentrySettings};
 pub use webhooks::WebhookSettings;
 
 use crate::datadog::target::DEFAULT_PORT;
@@ -182,6 +182,11 @@ impl Settings {
     /// The controllers that may report builds; never none.
     pub fn controllers(&self) -> &[Controller] {
         &self.checked.controllers
+    }
+
+    /// The Sentry integrations that may report, and those that are asked.
+    pub fn integrations(&self) -> &[Integration] {
+        &self.checked.integrations
     }
 
     /// Where the Agent is, and how to send to it.

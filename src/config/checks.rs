@@ -1,12 +1,13 @@
 //! What types alone cannot say: which settings contradict each other, and which are allowed but unwise.
 
 mod relay;
+mod sentry;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use sentry::types::{Dsn, ParseDsnError};
+use ::sentry::types::{Dsn, ParseDsnError};
 use url::Url;
 
 use super::access::{Access, Auth, Controller};
@@ -14,7 +15,7 @@ use super::jenkins::{JenkinsSettings, RuleSettings};
 use super::layers::Layers;
 use super::schema::{nearest, plain};
 use super::secret::{self, Secret};
-use super::{DatadogSettings, Settings, WebhookSettings, span};
+use super::{DatadogSettings, Integration, Settings, WebhookSettings, span};
 use crate::datadog::{AgentSettings, AgentTarget, DatagramLimit};
 use crate::domain::build::Outcome;
 use crate::domain::job::ControllerName;
@@ -31,6 +32,7 @@ const SHORT_TOKEN: usize = 16;
 pub(super) struct Checked {
     pub(super) rulebook: Rulebook,
     pub(super) controllers: Vec<Controller>,
+    pub(super) integrations: Vec<Integration>,
     pub(super) warnings: Vec<String>,
     /// Present whenever the settings are right.
     pub(super) agent: Option<AgentSettings>,
@@ -55,6 +57,9 @@ pub(super) fn check(settings: &mut Settings, layers: &mut Layers<'_>) -> Checked
     let tags = checks.tags("datadog.tags", &settings.datadog.tags, &tag::ALL);
     for (index, jenkins) in settings.jenkins.iter_mut().enumerate() {
         checks.jenkins(&format!("jenkins[{index}]"), jenkins, &tags);
+    }
+    for (index, integration) in settings.sentry.integrations.iter_mut().enumerate() {
+        checks.integration(&format!("sentry.integrations[{index}]"), integration, &tags);
     }
     if settings.jenkins.is_empty() {
         checks.nobody_configured(settings, tags);
@@ -93,6 +98,9 @@ impl Checks<'_, '_> {
         }
         self.secret("datadog.api_key", &mut datadog.api_key, datadog.api_key_file.as_deref());
         self.secret("sentry.dsn", &mut sentry.dsn, sentry.dsn_file.as_deref());
+        for (index, integration) in sentry.integrations.iter_mut().enumerate() {
+            self.integration_secrets(&format!("sentry.integrations[{index}]"), integration);
+        }
     }
 
     /// The secret at `key`, or in the file at `key` with `_file` behind it. A blank one is none.
@@ -112,34 +120,41 @@ impl Checks<'_, '_> {
     }
 
     fn tokens(&mut self, table: &str, auth: Auth, tokens: &mut Vec<Secret>, file: Option<&Path>) {
-        for (index, token) in tokens.iter().enumerate() {
-            self.token(&format!("{table}.tokens[{index}]"), token);
-        }
-        let key = format!("{table}.tokens_file");
-        match file.map(secret::read_lines) {
-            Some(Ok(more)) => {
-                for token in &more {
-                    self.token(&key, token);
-                }
-                tokens.extend(more);
-            }
-            Some(Err(why)) => self.wrong(&key, &why),
-            None => {}
-        }
+        self.words(&format!("{table}.tokens"), "token", tokens, file);
         if auth == Auth::None && !tokens.is_empty() {
             let key = format!("{table}.auth");
             self.wrong(&key, "\"none\" contradicts the tokens that are set; remove either");
         }
     }
 
-    fn token(&mut self, path: &str, token: &Secret) {
-        let token = token.expose();
-        if token.is_empty() {
-            self.wrong(path, "the token is empty, which would let everybody in; remove it");
-        } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.wrong(path, "a token has printable ASCII characters and no spaces, or it could not stand in a header");
-        } else if token.len() < SHORT_TOKEN {
-            let why = format!("a token of fewer than {SHORT_TOKEN} characters can be guessed; make it longer");
+    /// The words at `key` by which somebody is let in, and those in the file at `key` with `_file` behind it.
+    fn words(&mut self, key: &str, kind: &str, words: &mut Vec<Secret>, file: Option<&Path>) {
+        for (index, word) in words.iter().enumerate() {
+            self.word(&format!("{key}[{index}]"), kind, word);
+        }
+        let key = format!("{key}_file");
+        match file.map(secret::read_lines) {
+            Some(Ok(more)) => {
+                for word in &more {
+                    self.word(&key, kind, word);
+                }
+                words.extend(more);
+            }
+            Some(Err(why)) => self.wrong(&key, &why),
+            None => {}
+        }
+    }
+
+    fn word(&mut self, path: &str, kind: &str, word: &Secret) {
+        let word = word.expose();
+        if word.is_empty() {
+            self.wrong(path, &format!("the {kind} is empty, which would let everybody in; remove it"));
+        } else if !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why =
+                format!("a {kind} has printable ASCII characters and no spaces, or it could not stand in a header");
+            self.wrong(path, &why);
+        } else if word.len() < SHORT_TOKEN {
+            let why = format!("a {kind} of fewer than {SHORT_TOKEN} characters can be guessed; make it longer");
             let warning = self.layers.named(path, &why);
             self.warn(warning);
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub(super) const PREFIX: &str = "RECOVERD_";
 
 /// Keys of the documentation that this version does not act on. To ignore one would be worse than to refuse it.
-const NOT_YET: &[&str] = &["sentry.integrations", "store.redis", "store.redis_file"];
+const NOT_YET: &[&str] = &["store.redis", "store.redis_file"];
 
 /// Members of a list that the environment may number.
 const MOST_MEMBERS: usize = 1000;

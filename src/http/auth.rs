@@ -95,6 +95,13 @@ fn in_headers(headers: &HeaderMap) -> Vec<Vec<u8>> {
     }
 }
 
+/// The value of `token` in a query.
+pub(super) fn token_in(query: Option<&str>) -> Option<String> {
+    let raw = query?.split('&').find_map(|pair| pair.strip_prefix("token="))?;
+    let spaced = raw.replace('+', " ");
+    Some(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +186,19 @@ mod tests {
     fn tokens_do_not_show_themselves() {
         let access = Access::Tokens(Tokens::new(&["first-secret".into()]));
         assert_eq!(format!("{access:?}"), "Tokens(1 tokens)");
+    }
+
+    #[test]
+    fn a_token_is_found_in_the_query_and_decoded() {
+        let table = [
+            (Some("token=abc"), Some("abc")),
+            (Some("a=b&token=a%2Fb"), Some("a/b")),
+            (Some("xtoken=abc"), None),
+            (Some(""), None),
+            (None, None),
+        ];
+        for (query, expected) in table {
+            assert_eq!(token_in(query).as_deref(), expected, "{query:?}");
+        }
     }
 }

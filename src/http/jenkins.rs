@@ -7,7 +7,7 @@
 //! `recoverd_webhooks_accepted_total` by controller and what it was (`started`, `finished`, `corrected`, `duplicate`,
 //! `stale`, `closed`, `ignored`, `filtered`), `recoverd_documents_total` by controller, sender and protocol,
 //! `recoverd_webhooks_held_total`, `recoverd_webhooks_unknown_results_total` and `recoverd_webhooks_cut_total` by
-//! controller, `recoverd_webhooks_delayed_total`.
+//! controller.
 
 pub mod intake;
 pub mod raw;
@@ -21,12 +21,11 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::post;
-use serde_json::json;
 
-use super::auth::Access;
+use super::answer::answer;
+use super::auth::{Access, token_in};
 use super::body;
 use super::problem::Problem;
 use crate::domain::job::ControllerName;
@@ -104,7 +103,7 @@ impl Webhooks {
         let in_url: Vec<&str> = token.into_iter().chain(in_query.as_deref()).collect();
         let admitted = controller.access.admits(peer.ip(), request.headers(), &in_url);
         let answered = async {
-            self.intake.pace(peer).await.and(if admitted { Ok(()) } else { Err(Problem::Unauthorized) })?;
+            self.intake.pace.pass(peer).await.and(if admitted { Ok(()) } else { Err(Problem::Unauthorized) })?;
             self.take(controller, request.into_body()).await
         };
         answered.await.inspect_err(|problem| self.intake.count_refusal(name, problem))
@@ -123,42 +122,8 @@ impl Webhooks {
 
     /// Refuses what addresses no configured controller, at the source's pace, which has the last word.
     async fn refuse(&self, peer: SocketAddr, problem: Problem) -> Problem {
-        let problem = self.intake.pace(peer).await.err().unwrap_or(problem);
+        let problem = self.intake.pace.pass(peer).await.err().unwrap_or(problem);
         self.intake.count_refusal("", &problem);
         problem
-    }
-}
-
-fn answer(status: StatusCode, result: &'static str, detail: Option<&str>) -> Response {
-    let body = match detail {
-        Some(detail) => json!({ "result": result, "detail": detail }).to_string(),
-        None => format!("{{\"result\":\"{result}\"}}"),
-    };
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-/// The value of `token` in a query.
-fn token_in(query: Option<&str>) -> Option<String> {
-    let raw = query?.split('&').find_map(|pair| pair.strip_prefix("token="))?;
-    let spaced = raw.replace('+', " ");
-    Some(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_found_in_the_query_and_decoded() {
-        let table = [
-            (Some("token=abc"), Some("abc")),
-            (Some("a=b&token=a%2Fb"), Some("a/b")),
-            (Some("xtoken=abc"), None),
-            (Some(""), None),
-            (None, None),
-        ];
-        for (query, expected) in table {
-            assert_eq!(token_in(query).as_deref(), expected, "{query:?}");
-        }
     }
 }

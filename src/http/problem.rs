@@ -16,6 +16,12 @@ pub(super) enum Problem {
     Unauthorized,
     #[error("an admin token is needed here: as Bearer, or as the password of Basic")]
     AdminUnauthorized,
+    #[error(
+        "a signature is needed here: `Sentry-Hook-Signature`, made of the whole body with a client secret of this integration"
+    )]
+    Unsigned,
+    #[error("`Sentry-Hook-Timestamp` is missing, or not within ten minutes of this host's clock")]
+    NotOfNow,
     #[error("there is nothing here")]
     NotFound,
     #[error("this address takes another method")]
@@ -24,6 +30,8 @@ pub(super) enum Problem {
     Timeout,
     #[error("the body is over {limit} bytes and does not say which build it is about before that")]
     TooLarge { limit: usize },
+    #[error("the body is over {limit} bytes, so that what it is cannot be told")]
+    TooLargeToKnow { limit: usize },
     #[error("too many requests from this address")]
     TooManyRequests { retry_after: Duration },
     #[error("it could not be stored; send it again later")]
@@ -36,11 +44,11 @@ impl Problem {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized | Self::AdminUnauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::AdminUnauthorized | Self::Unsigned | Self::NotOfNow => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::TooLargeToKnow { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotStored | Self::NotRead => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -50,11 +58,12 @@ impl Problem {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
-            Self::Unauthorized | Self::AdminUnauthorized => "unauthorized",
+            Self::Unauthorized | Self::AdminUnauthorized | Self::Unsigned => "unauthorized",
+            Self::NotOfNow => "stale_timestamp",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "timeout",
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::TooLargeToKnow { .. } => "too_large",
             Self::TooManyRequests { .. } => "too_many_requests",
             Self::NotStored => "not_stored",
             Self::NotRead => "not_read",
@@ -73,6 +82,9 @@ impl IntoResponse for Problem {
         match self {
             Self::Unauthorized | Self::AdminUnauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"recoverd\", Bearer"));
+            }
+            Self::Unsigned | Self::NotOfNow => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Sentry-Hook-Signature"));
             }
             Self::TooManyRequests { retry_after } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
@@ -96,7 +108,8 @@ mod tests {
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[RETRY_AFTER], "3");
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-        for problem in [Problem::Unauthorized, Problem::AdminUnauthorized] {
+        for problem in [Problem::Unauthorized, Problem::AdminUnauthorized, Problem::Unsigned, Problem::NotOfNow] {
+            assert_eq!(problem.status(), StatusCode::UNAUTHORIZED);
             assert!(problem.into_response().headers().contains_key(WWW_AUTHENTICATE));
         }
         for problem in [Problem::NotStored, Problem::NotRead] {

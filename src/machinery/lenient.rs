@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// Something that an object or a list may fill.
 pub trait Fill<'de> {
@@ -35,6 +36,19 @@ pub fn read<'de>(body: &'de [u8], into: &mut impl Fill<'de>) -> Result<(), serde
 /// Passes over the value of a field.
 pub fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(|_| ())
+}
+
+/// The value of a field. What is written right and says nothing, as half a surrogate or `1e400`, is [`Scalar::Nothing`] and
+/// not the end of the document.
+pub fn scalar<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Scalar<'de>, A::Error> {
+    let raw: &'de RawValue = map.next_value()?;
+    Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+}
+
+/// The next value of a list, as of [`scalar`].
+pub fn element<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<Option<Scalar<'de>>, A::Error> {
+    let raw: Option<&'de RawValue> = list.next_element()?;
+    Ok(raw.map(|raw| serde_json::from_str(raw.get()).unwrap_or_default()))
 }
 
 /// The value that fills `.0`.

@@ -190,9 +190,3 @@ impl RemoteApi {
         Answer::read(url, response, sent, patience).await
     }
 }
-
-/// A time as Sentry writes it, `2026-11-24T15:26:00.123456Z`.
-fn timestamp(text: &str) -> Option<Timestamp> {
-    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
-    Some(Timestamp::from_millis(time.timestamp_millis()))
-}

@@ -1,7 +1,7 @@
 //! What Sentry tells of becomes alerts that recover: one check for each issue, project and metric alert, whatever happens in
 //! between.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::net::SocketAddr;
 
 use recoverd::datadog::decode::{Check, Datagram};
 use recoverd::domain::build::Timestamp;
@@ -12,7 +12,7 @@ use recoverd::store::{Store, StoreMetrics};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::hooks::{SECRET, post_signed};
+use crate::hooks::{SECRET, now, sign};
 use crate::sentry_server::SentryServer;
 use crate::world::{Agent, CRITICAL, OK, PATIENCE, Process, WARNING, World, recoverd, settings_text};
 
@@ -20,8 +20,16 @@ fn integration() -> String {
     format!("[[sentry.integrations]]\nname = \"sentry\"\nsecrets = [\"{SECRET}\"]\n")
 }
 
-fn seconds_ago(seconds: u64) -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - seconds
+/// Posts one of so many seconds ago, signed. The status, and what became of it.
+async fn post_signed(webhooks: SocketAddr, resource: &str, seconds_ago: u64, body: &str) -> (u16, String) {
+    let request = reqwest::Client::new().post(format!("http://{webhooks}/sentry/sentry"));
+    let request = request.header("sentry-hook-resource", resource).header("content-type", "application/json");
+    let request = request.header("sentry-hook-timestamp", (now() - seconds_ago).to_string());
+    let signature = sign(SECRET, body.as_bytes()).await;
+    let response = request.header("sentry-hook-signature", signature).body(body.to_owned()).send().await.unwrap();
+    let status = response.status().as_u16();
+    let answer: Value = response.json().await.unwrap();
+    (status, answer["result"].as_str().unwrap_or_default().to_owned())
 }
 
 /// An issue's webhook.
@@ -80,7 +88,7 @@ fn event_alert(event: &str) -> Value {
 /// Posts one that must be taken, and returns what became of it.
 async fn hook(world: &World, resource: &str, seconds: u64, body: &Value) -> String {
     let webhooks = world.running.addresses.webhooks;
-    let (status, result) = post_signed(webhooks, resource, seconds_ago(seconds), &body.to_string()).await;
+    let (status, result) = post_signed(webhooks, resource, seconds, &body.to_string()).await;
     assert_eq!(status, 200, "{resource} {body}");
     result
 }
@@ -212,7 +220,7 @@ async fn an_open_issue_outlives_sigkill_and_recovers() {
     let mut process = Process::spawn(directory.path(), &text, Command::new(recoverd())).await;
     let post = async |webhooks, seconds, action| {
         let body = issue(1, "web", action, "error").to_string();
-        assert_eq!(post_signed(webhooks, "issue", seconds_ago(seconds), &body).await.0, 200);
+        assert_eq!(post_signed(webhooks, "issue", seconds, &body).await.0, 200);
     };
     post(process.webhooks, 90, "created").await;
     process.child.kill().await.unwrap();
@@ -234,7 +242,7 @@ async fn an_alerts_event_outlives_sigkill_while_the_agent_is_away() {
     let text = settings_text(directory.path(), &format!("unix://{}", socket.display()), &integration());
     let mut process = Process::spawn(directory.path(), &text, Command::new(recoverd())).await;
     let body = event_alert("e4874d664c3540c1a32eab185f12c5ab").to_string();
-    assert_eq!(post_signed(process.webhooks, "event_alert", seconds_ago(90), &body).await.0, 200);
+    assert_eq!(post_signed(process.webhooks, "event_alert", 90, &body).await.0, 200);
     process.child.kill().await.unwrap();
     let agent = Agent::unix(&socket);
     let mut process = Process::spawn(directory.path(), &text, Command::new(recoverd())).await;

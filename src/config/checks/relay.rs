@@ -19,7 +19,7 @@ impl Checks<'_, '_> {
             ("relay.listen", settings.relay.listen),
         ];
         let own_dsn =
-            settings.sentry.dsn.as_ref().and_then(|dsn| dsn.expose().trim().parse::<sentry::types::Dsn>().ok());
+            settings.sentry.dsn.as_ref().and_then(|dsn| dsn.expose().trim().parse::<::sentry::types::Dsn>().ok());
         let relay = &mut settings.relay;
         self.within("relay.connect_timeout", relay.connect_timeout, &RelaySettings::CONNECT, span::show);
         self.within("relay.timeout", relay.timeout, &RelaySettings::TIMEOUT, span::show);

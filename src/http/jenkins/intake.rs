@@ -1,6 +1,5 @@
 //! What becomes of a document, whichever way it came: read, stored, counted.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,16 +11,16 @@ use crate::domain::build::{BuildReport, Outcome};
 use crate::domain::history::Novelty;
 use crate::domain::job::ControllerName;
 use crate::http::body::Received;
+use crate::http::pace::Pace;
 use crate::http::problem::Problem;
 use crate::jenkins::document::{self, Document, Extent, Reading};
-use crate::machinery::throttle::Throttle;
 use crate::pipeline::Pipeline;
 
 /// How documents are taken in. Cheap to clone; clones share the count.
 #[derive(Clone, Debug)]
 pub struct Intake {
     pub pipeline: Pipeline,
-    pub throttle: Throttle,
+    pub pace: Pace,
     /// Bytes of a document that are looked at. Of a longer one the beginning counts, if it says which build it is about.
     pub max_body_bytes: usize,
     /// From the beginning of a document to its end.
@@ -89,7 +88,6 @@ pub struct WebhookMetrics {
     held: Family<Of, Counter>,
     unknown_results: Family<Of, Counter>,
     cut: Family<Of, Counter>,
-    delayed: Counter,
 }
 
 impl WebhookMetrics {
@@ -107,7 +105,6 @@ impl WebhookMetrics {
         let help = "Results that are no Jenkins result; they hold";
         registry.register("recoverd_webhooks_unknown_results", help, new.unknown_results.clone());
         registry.register("recoverd_webhooks_cut", "Bodies over the limit whose beginning counted", new.cut.clone());
-        registry.register("recoverd_webhooks_delayed", "Requests slowed down by the rate limit", new.delayed.clone());
         new
     }
 }
@@ -158,18 +155,6 @@ impl Intake {
             self.metrics.unknown_results.get_or_create(&of(name)).inc();
         }
         Ok(receipt.novelty.map_or("filtered", word))
-    }
-
-    /// Slows a source down, and refuses it only when it would have to wait too long.
-    pub(super) async fn pace(&self, peer: SocketAddr) -> Result<(), Problem> {
-        match self.throttle.pass(peer.ip()).await {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                self.metrics.delayed.inc();
-                Ok(())
-            }
-            Err(too_fast) => Err(Problem::TooManyRequests { retry_after: too_fast.retry_after }),
-        }
     }
 
     pub(super) fn count_arrival(&self, controller: &str) {

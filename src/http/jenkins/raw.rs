@@ -60,7 +60,7 @@ pub async fn serve_udp(door: Arc<Raw>, socket: UdpSocket, stop: CancellationToke
 impl Raw {
     async fn admit(&self, peer: SocketAddr) -> Result<(), Problem> {
         self.intake.count_arrival(self.controller.as_str());
-        self.intake.pace(peer).await
+        self.intake.pace.pass(peer).await
     }
 
     /// There is nobody to answer: what is refused is counted, and told to whoever turns the log up.

@@ -5,15 +5,13 @@
 
 use serde::de::{MapAccess, SeqAccess};
 
-use super::{Fault, timestamp};
+use super::Fault;
 use crate::domain::build::Timestamp;
 use crate::machinery::lenient::{self, Fill, Filling, Scalar, skip};
+use crate::sentry::fields::{Slugs, number, text, time};
 
 /// More than any page that was asked for.
 const MOST: usize = 1_000;
-/// Of each text, in characters.
-const MAX_TEXT: usize = 1_000;
-const MAX_PROJECTS: usize = 100;
 
 /// An issue, with its status in Sentry's words. Text is a stranger's, cut to a thousand characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -205,39 +203,6 @@ impl<'de> Fill<'de> for Rule {
         }
         Ok(())
     }
-}
-
-struct Slugs<'s>(&'s mut Vec<String>);
-
-impl<'de> Fill<'de> for Slugs<'_> {
-    fn list<A: SeqAccess<'de>>(&mut self, mut list: A) -> Result<(), A::Error> {
-        while let Some(slug) = list.next_element::<Scalar<'de>>()? {
-            self.0.extend(slug.text().filter(|_| self.0.len() < MAX_PROJECTS).map(|slug| cut(&slug)));
-        }
-        Ok(())
-    }
-}
-
-fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<String>, A::Error> {
-    Ok(map.next_value::<Scalar<'de>>()?.text().map(|text| cut(&text)))
-}
-
-fn time<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Timestamp>, A::Error> {
-    Ok(map.next_value::<Scalar<'de>>()?.text().and_then(|text| timestamp(&text)))
-}
-
-/// Ids are positive numbers, written as text or as they are.
-fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>, A::Error> {
-    let number = match map.next_value::<Scalar<'de>>()? {
-        Scalar::Integer(number) => u64::try_from(number).ok(),
-        Scalar::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-        Scalar::Text(_) | Scalar::Nothing | Scalar::Flag(_) => None,
-    };
-    Ok(number.filter(|number| *number > 0))
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(MAX_TEXT).collect()
 }
 
 #[cfg(test)]
