@@ -25,6 +25,7 @@ use crate::http::jenkins::intake::{Intake, WebhookMetrics};
 use crate::http::jenkins::raw::{self, Raw};
 use crate::http::jenkins::{self, Controller, Webhooks};
 use crate::jenkins::rest::{RemoteApi, RestError};
+use crate::kubernetes::cluster::ClusterError;
 use crate::kubernetes::downward;
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
@@ -50,6 +51,13 @@ pub enum StartError {
     Store(OpenError),
     #[error("cannot relay to Sentry: {0}")]
     Upstream(#[from] UpstreamError),
+    #[error(
+        "`relay.mode` is \"daemonset\", and the node's name is not known: set NODE_NAME by the Downward API, `fieldRef: \
+         {{fieldPath: spec.nodeName}}`"
+    )]
+    NoNode,
+    #[error("cannot ask which pods this node has: {0}")]
+    Cluster(#[from] ClusterError),
     #[error("cannot ask the Jenkins {controller}: {source}")]
     Jenkins { controller: ControllerName, source: RestError },
 }
@@ -210,7 +218,8 @@ impl Bound {
         );
         let raw = RawDoors { intake, limits, metrics: listener_metrics.clone() };
         raw.serve(&supervisor, self.tcp, self.udp);
-        relay::start(settings, self.relay, &pod, &health, &mut registry, &listener_metrics, &supervisor)?;
+        let surroundings = relay::Surroundings { pod: &pod, clock: &clock, health: &health, supervisor: &supervisor };
+        relay::start(settings, self.relay, &surroundings, &mut registry, &listener_metrics)?;
         let admin = Admin {
             access: access(&settings.admin.access()),
             health,

@@ -28,6 +28,14 @@ pub struct Seen<P> {
     pub pod: P,
 }
 
+impl<P> Seen<P> {
+    /// The same, of which something else is kept.
+    pub fn map<Q>(self, prepare: impl FnOnce(P) -> Q) -> Seen<Q> {
+        let Self { uid, created, addresses, node_addresses, is_on_host_network, is_finished, pod } = self;
+        Seen { uid, created, addresses, node_addresses, is_on_host_network, is_finished, pod: prepare(pod) }
+    }
+}
+
 /// The pods of one node, by their addresses. IPv4 that is written as IPv6 is the same address.
 #[derive(Debug)]
 pub struct PodDirectory<P> {

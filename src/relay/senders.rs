@@ -1,22 +1,34 @@
 //! Who sent it, with all that is put on its events made ready: once for a pod, not once for a request.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::domain::pod::{Attribution, Pod, PodIdentity, TagChoice, Unattributable};
+use crate::kubernetes::pods::NodePods;
 use crate::sentry::envelope::Tags;
+
+/// So long events wait for the first list of pods, counted from the first that has to. Then they go on without tags: SDKs
+/// that exit do not wait much longer.
+const FIRST_LIST: Duration = Duration::from_secs(2);
 
 /// A sender of events.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub struct Sender {
     pub(super) whose: Attribution,
     /// None when nothing is to be put on its events.
     pub(super) tags: Arc<Tags>,
 }
 
 impl Sender {
+    /// A pod of this node.
+    pub fn pod(pod: Pod, enrich: bool) -> Arc<Self> {
+        Self::of(Attribution::Pod(Arc::new(pod)), enrich)
+    }
+
     fn of(whose: Attribution, enrich: bool) -> Arc<Self> {
         let tags = match &whose {
             Attribution::Pod(pod) if enrich => {
@@ -39,8 +51,14 @@ enum Whose {
         choice: TagChoice,
         enrich: bool,
     },
-    /// Until there is a list of them.
-    Nobody(Arc<Sender>),
+    NodePods(OfNode),
+}
+
+#[derive(Debug)]
+struct OfNode {
+    pods: Arc<NodePods<Arc<Sender>>>,
+    /// When nobody waits any more.
+    patience: OnceLock<Instant>,
 }
 
 #[derive(Debug)]
@@ -56,14 +74,18 @@ impl Senders {
         Self(Whose::OwnPod { known: Mutex::new(OwnPod { identity, sender }), choice, enrich })
     }
 
-    /// Nobody is known.
-    pub fn unknown() -> Self {
-        Self(Whose::Nobody(Sender::of(Attribution::Unknown(Unattributable::NotSynced), false)))
+    /// Each is the pod's whose address it comes from.
+    pub fn node_pods(pods: Arc<NodePods<Arc<Sender>>>) -> Self {
+        Self(Whose::NodePods(OfNode { pods, patience: OnceLock::new() }))
     }
 
-    pub(super) fn of(&self, _: IpAddr) -> Arc<Sender> {
+    /// Waits a little when there is no list of pods yet.
+    ///
+    /// # Cancel safety
+    /// Safe: it only looks, and waits.
+    pub(super) async fn of(&self, peer: IpAddr) -> Arc<Sender> {
         match &self.0 {
-            Whose::Nobody(sender) => sender.clone(),
+            Whose::NodePods(node) => node.sender(peer).await,
             Whose::OwnPod { known, choice, enrich } => {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
                 if known.identity.has_changed().unwrap_or_default() {
@@ -73,6 +95,21 @@ impl Senders {
                 known.sender.clone()
             }
         }
+    }
+}
+
+impl OfNode {
+    async fn sender(&self, peer: IpAddr) -> Arc<Sender> {
+        let found = match self.pods.whose(peer) {
+            Err(Unattributable::NotSynced) => {
+                let patience = *self.patience.get_or_init(|| Instant::now() + FIRST_LIST);
+                // Whether it has come or not shows at the second look.
+                let _ = tokio::time::timeout_at(patience, self.pods.listed()).await;
+                self.pods.whose(peer)
+            }
+            found => found,
+        };
+        found.unwrap_or_else(|reason| Sender::of(Attribution::Unknown(reason), false))
     }
 }
 
@@ -86,9 +123,10 @@ fn attribute(identity: &PodIdentity, choice: &TagChoice) -> Attribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machinery::clock::Clock;
 
-    #[test]
-    fn a_label_that_changes_is_on_the_next_event() {
+    #[tokio::test]
+    async fn a_label_that_changes_is_on_the_next_event() {
         let identity = PodIdentity {
             name: Some("web-1".into()),
             namespace: Some("shop".into()),
@@ -99,21 +137,32 @@ mod tests {
         let (changes, pod) = watch::channel(identity.clone());
         let senders = Senders::own_pod(pod, choice, true);
         let peer = IpAddr::from([127, 0, 0, 1]);
-        let first = senders.of(peer);
-        assert!(Arc::ptr_eq(&first, &senders.of(peer)), "nothing is made anew");
+        let first = senders.of(peer).await;
+        assert!(Arc::ptr_eq(&first, &senders.of(peer).await), "nothing is made anew");
         changes.send(PodIdentity { labels: [("app".to_owned(), "shop".to_owned())].into(), ..identity }).unwrap();
-        let Attribution::Pod(pod) = &senders.of(peer).whose else { panic!("it has a name") };
+        let Attribution::Pod(pod) = &senders.of(peer).await.whose else { panic!("it has a name") };
         assert_eq!(pod.tags.last().unwrap(), &("app".to_owned(), "shop".to_owned()));
     }
 
-    #[test]
-    fn without_a_name_or_without_leave_nothing_is_put_on() {
+    #[tokio::test]
+    async fn without_a_name_or_without_leave_nothing_is_put_on() {
         let named = PodIdentity { name: Some("a".into()), namespace: Some("b".into()), ..PodIdentity::default() };
         for (identity, enrich, has_tags) in
             [(named.clone(), true, true), (named, false, false), (PodIdentity::default(), true, false)]
         {
             let senders = Senders::own_pod(watch::channel(identity).1, TagChoice::default(), enrich);
-            assert_eq!(senders.of(IpAddr::from([127, 0, 0, 1])).tags.is_empty(), !has_tags);
+            assert_eq!(senders.of(IpAddr::from([127, 0, 0, 1])).await.tags.is_empty(), !has_tags);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_first_list_events_wait_for_a_moment_all_together() {
+        let senders = Senders::node_pods(NodePods::new(Clock::system()));
+        let began = Instant::now();
+        for _ in 0..3 {
+            let sender = senders.of(IpAddr::from([10, 1, 0, 5])).await;
+            assert_eq!(sender.whose, Attribution::Unknown(Unattributable::NotSynced));
+            assert_eq!(began.elapsed(), FIRST_LIST, "not each for itself");
         }
     }
 }
