@@ -45,7 +45,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A failure so long after the last one is the first of its own.
 const CALM: Duration = Duration::from_secs(120);
 /// After so many watches in a row that would not begin, where they were to begin may be what is wrong.
-const STUCK: u32 = 5;
+const STUCK: u32 = 3;
 /// Something on the way may end each watch as it begins.
 const MOST_REQUESTS: (u64, Duration) = (5, Duration::from_secs(1));
 const TIDY: Duration = Duration::from_secs(30);

@@ -46,11 +46,7 @@ pub struct Senders(Whose);
 
 #[derive(Debug)]
 enum Whose {
-    OwnPod {
-        known: Mutex<OwnPod>,
-        choice: TagChoice,
-        enrich: bool,
-    },
+    OwnPod { known: Mutex<OwnPod>, choice: TagChoice, enrich: bool },
     NodePods(OfNode),
 }
 

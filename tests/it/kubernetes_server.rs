@@ -35,7 +35,6 @@ struct Cluster {
     is_held: bool,
     refusal: Option<(u16, &'static str)>,
     lists: usize,
-    watches: usize,
     strangers: Vec<String>,
 }
 
@@ -132,6 +131,15 @@ impl KubernetesServer {
         self.change(|cluster| cluster.era += 1);
     }
 
+    /// The cluster is what it was long ago, its versions included.
+    pub fn set_back(&self) {
+        self.change(|cluster| {
+            cluster.version = 50;
+            cluster.era += 1;
+            cluster.history.clear();
+        });
+    }
+
     /// Lists come no more, until [`Self::release`].
     pub fn hold(&self) {
         self.change(|cluster| cluster.is_held = true);
@@ -153,10 +161,9 @@ impl KubernetesServer {
         self.change(|cluster| cluster.refusal = None);
     }
 
-    /// Requests for a list from its beginning, and for a watch.
-    pub fn asked(&self) -> (usize, usize) {
-        let cluster = self.shared.cluster.lock().unwrap();
-        (cluster.lists, cluster.watches)
+    /// How often a list was begun.
+    pub fn lists(&self) -> usize {
+        self.shared.cluster.lock().unwrap().lists
     }
 }
 
@@ -218,8 +225,10 @@ fn list(mut cluster: MutexGuard<'_, Cluster>, from: Option<&str>) -> Response {
 }
 
 fn watching(shared: Shared, since: u64) -> Response {
-    let mut cluster = shared.cluster.lock().unwrap();
-    cluster.watches += 1;
+    let cluster = shared.cluster.lock().unwrap();
+    if since > cluster.version {
+        return failure(504, "Timeout: Too large resource version");
+    }
     let era = cluster.era;
     drop(cluster);
     let mut news = shared.news.subscribe();

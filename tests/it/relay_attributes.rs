@@ -3,11 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use recoverd::app::Bound;
+use recoverd::domain::pod::PodIdentity;
+use recoverd::machinery::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::ingest::Ingest;
 use crate::kubernetes_server::{KubernetesServer, pod};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, World, load, own_pod, settings_text};
 
 const ENVELOPE: &str = "/api/7/envelope/?sentry_key=abc&sentry_version=7";
 
@@ -96,7 +99,7 @@ async fn each_pods_events_carry_its_own_name_and_nobody_takes_anothers() {
             "all pages of the list, and whatever X-Forwarded-For says"
         );
     }
-    assert_eq!(node.api.asked().0, 1);
+    assert_eq!(node.api.lists(), 1);
     node.shows("recoverd_kubernetes_pods 5").await;
     node.finish().await;
 }
@@ -174,7 +177,7 @@ async fn a_watch_that_breaks_off_goes_on_where_it_was() {
     node.told("deleted", 1).await;
     node.told("applied", 2).await;
     assert_eq!([node.whose(11).await, node.whose(12).await, node.whose(13).await], ["a", "b", "c"]);
-    assert_eq!(node.api.asked().0, 1, "nothing was missed, so nothing is listed anew");
+    assert_eq!(node.api.lists(), 1, "nothing was missed, so nothing is listed anew");
     node.finish().await;
 }
 
@@ -247,6 +250,33 @@ async fn while_the_api_server_refuses_the_pods_known_last_stay_and_it_heals_by_i
         assert_eq!(node.whose(20 + times).await, format!("b{times}"));
         node.until("/readyz", |page| !page.contains(says), "that all is well").await;
     }
-    assert_eq!(node.api.asked().0, 1);
     node.finish().await;
+}
+
+#[tokio::test]
+async fn when_the_cluster_is_set_back_to_a_backup_all_pods_are_listed_anew() {
+    let node = Node::with([pod("a", 1, &[ip(11)])], "").await;
+    node.api.set_back();
+    node.api.apply(pod("b", 1, &[ip(12)]));
+    node.shows("recoverd_kubernetes_lists_total 2").await;
+    assert_eq!(node.whose(12).await, "b");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn without_the_nodes_name_it_does_not_start_and_says_what_to_set() {
+    let relay = crate::ingest::settings("http://127.0.0.1:9/", "mode = \"daemonset\"");
+    for (node, api_server, says) in [
+        (None, "http://127.0.0.1:9/", "set NODE_NAME by the Downward API"),
+        (Some("node-a,metadata.name=x"), "http://127.0.0.1:9/", "set NODE_NAME by the Downward API"),
+        (Some("node-a"), "", "set `kubernetes.api_server`"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let more = format!("{relay}\n[kubernetes]\napi_server = {api_server:?}");
+        let settings = load(directory.path(), &settings_text(directory.path(), "udp://127.0.0.1:9", &more));
+        let pod = PodIdentity { node: node.map(str::to_owned), ..own_pod() };
+        let bound = Bound::bind(&settings).await.unwrap();
+        let error = bound.start(&settings, pod, Clock::system()).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
