@@ -79,10 +79,8 @@ impl Checks<'_, '_> {
     }
 
     fn kubernetes(&mut self, kubernetes: &mut KubernetesSettings) {
-        let Some(raw) = kubernetes.api_server.take_if(|raw| raw.trim().is_empty()).or(kubernetes.api_server.clone())
-        else {
-            return;
-        };
+        kubernetes.api_server.take_if(|raw| raw.trim().is_empty());
+        let Some(raw) = kubernetes.api_server.clone() else { return };
         match normalise(&raw, "https://kubernetes.default.svc/") {
             Ok(url) => {
                 self.checked.api_server = Url::parse(&url).ok();
