@@ -28,7 +28,7 @@ use url::Url;
 
 use super::cluster::{self, ClusterError};
 use crate::domain::pod::{Pod, TagChoice, Unattributable};
-use crate::domain::pod_directory::PodDirectory;
+use crate::domain::pod_directory::{PodDirectory, Seen};
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
 use crate::machinery::retry::{backoff, spread};
@@ -43,7 +43,7 @@ const SILENCE: Duration = Duration::from_secs(130);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A failure so long after the last one is the first of its own.
-const CALM: Duration = Duration::from_secs(120);
+const CALM: Duration = Duration::from_mins(2);
 /// After so many watches in a row that would not begin, where they were to begin may be what is wrong.
 const STUCK: u32 = 3;
 /// Something on the way may end each watch as it begins.
@@ -53,6 +53,7 @@ const TIDY: Duration = Duration::from_secs(30);
 /// What is known of the pods of this node; `P` is what is kept of each.
 pub struct NodePods<P> {
     directory: RwLock<PodDirectory<P>>,
+    /// Whether there was a list; sent again with every pod.
     has_list: watch::Sender<bool>,
     clock: Clock,
 }
@@ -88,6 +89,38 @@ impl<P: Clone> NodePods<P> {
     pub async fn listed(&self) {
         // The sender is in here, and so does not go first.
         let _ = self.has_list.subscribe().wait_for(|has_list| *has_list).await;
+    }
+
+    /// Waits for a pod with this address, for ever if there is none.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits.
+    pub async fn appears(&self, address: IpAddr) -> P {
+        let mut news = self.has_list.subscribe();
+        loop {
+            if let Ok(pod) = self.whose(address) {
+                return pod;
+            }
+            // The sender is in here, and so does not go first.
+            let _ = news.changed().await;
+        }
+    }
+
+    /// The pod is there, anew or changed.
+    pub fn applied(&self, seen: &Seen<P>) {
+        self.write().applied(seen, self.clock.now());
+        self.has_list.send_modify(|_| ());
+    }
+
+    /// The pod is gone.
+    pub fn deleted(&self, uid: &Arc<str>) {
+        self.write().deleted(uid, self.clock.now());
+    }
+
+    /// These are all that there are.
+    pub fn are(&self, uids: &HashSet<Arc<str>>) {
+        self.write().listed(uids, self.clock.now());
+        self.has_list.send_replace(true);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, PodDirectory<P>> {
@@ -212,7 +245,6 @@ where
     }
 
     fn take(&self, event: Event<SlimPod>, listed: &mut HashSet<Arc<str>>) {
-        let now = self.pods.clock.now();
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(pod) => {
@@ -220,8 +252,7 @@ where
                 self.apply(pod);
             }
             Event::InitDone => {
-                self.pods.write().listed(&std::mem::take(listed), now);
-                self.pods.has_list.send_replace(true);
+                self.pods.are(&std::mem::take(listed));
                 self.api.metrics.listed();
             }
             Event::Apply(pod) => {
@@ -231,7 +262,7 @@ where
             Event::Delete(pod) => {
                 self.api.metrics.told("deleted");
                 if let Some(uid) = pod.uid() {
-                    self.pods.write().deleted(&uid.into(), now);
+                    self.pods.deleted(&uid.into());
                 }
             }
         }
@@ -240,7 +271,7 @@ where
 
     fn apply(&self, pod: SlimPod) {
         let Some(seen) = pod.seen(&self.node, &self.choice) else { return };
-        self.pods.write().applied(seen.map(&self.prepare), self.pods.clock.now());
+        self.pods.applied(&seen.map(&self.prepare));
     }
 
     fn tidy(&self) {

@@ -1,5 +1,6 @@
 //! Who sent it, with all that is put on its events made ready: once for a pod, not once for a request.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,9 +12,13 @@ use crate::domain::pod::{Attribution, Pod, PodIdentity, TagChoice, Unattributabl
 use crate::kubernetes::pods::NodePods;
 use crate::sentry::envelope::Tags;
 
-/// So long events wait for the first list of pods, counted from the first that has to. Then they go on without tags: SDKs
-/// that exit do not wait much longer.
-const FIRST_LIST: Duration = Duration::from_secs(2);
+/// So long events wait for the first list of pods, or for a pod at an address that is not known, counted from the first that
+/// has to. Then they go on without tags: SDKs wait two seconds for their last events when the application exits.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So long nobody waits again for an address that belongs to no pod, as that of a proxy outside of the cluster.
+const STRANGE: Duration = Duration::from_mins(5);
+/// So many such addresses are remembered; beyond that nobody waits.
+const MOST_STRANGERS: usize = 1024;
 
 /// A sender of events.
 #[derive(Debug)]
@@ -53,8 +58,11 @@ enum Whose {
 #[derive(Debug)]
 struct OfNode {
     pods: Arc<NodePods<Arc<Sender>>>,
-    /// When nobody waits any more.
+    /// When nobody waits any more for the first list.
     patience: OnceLock<Instant>,
+    /// When nobody waits any more for a pod at this address. The API server hears of a pod's address only after the pod has
+    /// begun, and one that fails at once has something to say.
+    strangers: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +80,7 @@ impl Senders {
 
     /// Each is the pod's whose address it comes from.
     pub fn node_pods(pods: Arc<NodePods<Arc<Sender>>>) -> Self {
-        Self(Whose::NodePods(OfNode { pods, patience: OnceLock::new() }))
+        Self(Whose::NodePods(OfNode { pods, patience: OnceLock::new(), strangers: Mutex::default() }))
     }
 
     /// Waits a little when there is no list of pods yet.
@@ -96,16 +104,39 @@ impl Senders {
 
 impl OfNode {
     async fn sender(&self, peer: IpAddr) -> Arc<Sender> {
-        let found = match self.pods.whose(peer) {
-            Err(Unattributable::NotSynced) => {
-                let patience = *self.patience.get_or_init(|| Instant::now() + FIRST_LIST);
-                // Whether it has come or not shows at the second look.
-                let _ = tokio::time::timeout_at(patience, self.pods.listed()).await;
-                self.pods.whose(peer)
+        let mut found = self.pods.whose(peer);
+        if matches!(found, Err(Unattributable::NotSynced)) {
+            let patience = *self.patience.get_or_init(|| Instant::now() + PATIENCE);
+            // Whether it has come or not shows at the second look.
+            let _ = tokio::time::timeout_at(patience, self.pods.listed()).await;
+            found = self.pods.whose(peer);
+        }
+        if matches!(found, Err(Unattributable::UnknownAddress)) {
+            let patience = self.patience_with(peer.to_canonical(), Instant::now());
+            if let Some(patience) = patience {
+                let appears = tokio::time::timeout_at(patience, self.pods.appears(peer)).await;
+                found = appears.map_err(|_| Unattributable::UnknownAddress);
             }
-            found => found,
-        };
+        }
         found.unwrap_or_else(|reason| Sender::of(Attribution::Unknown(reason), false))
+    }
+
+    /// Until when to wait for a pod at this address; `None` when that was in vain a while ago.
+    fn patience_with(&self, address: IpAddr, now: Instant) -> Option<Instant> {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(patience) = strangers.get(&address)
+            && now < *patience + STRANGE
+        {
+            return (now < *patience).then_some(*patience);
+        }
+        if strangers.len() >= MOST_STRANGERS {
+            strangers.retain(|_, patience| now < *patience + STRANGE);
+        }
+        if strangers.len() >= MOST_STRANGERS {
+            return None;
+        }
+        strangers.insert(address, now + PATIENCE);
+        Some(now + PATIENCE)
     }
 }
 
@@ -118,7 +149,11 @@ fn attribute(identity: &PodIdentity, choice: &TagChoice) -> Attribution {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::domain::build::Timestamp;
+    use crate::domain::pod_directory::Seen;
     use crate::machinery::clock::Clock;
 
     #[tokio::test]
@@ -151,14 +186,83 @@ mod tests {
         }
     }
 
+    fn pod(name: &str, address: [u8; 4]) -> Seen<Arc<Sender>> {
+        let pod = Pod { name: name.into(), namespace: "shop".into(), tags: vec![] };
+        Seen {
+            uid: name.into(),
+            created: Timestamp::from_millis(0),
+            addresses: vec![address.into()],
+            node_addresses: vec![],
+            is_on_host_network: false,
+            is_finished: false,
+            pod: Sender::pod(pod, true),
+        }
+    }
+
+    fn name(sender: &Sender) -> Result<&str, Unattributable> {
+        match &sender.whose {
+            Attribution::Pod(pod) => Ok(&pod.name),
+            Attribution::Unknown(reason) => Err(*reason),
+        }
+    }
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 5));
+
     #[tokio::test(start_paused = true)]
     async fn before_the_first_list_events_wait_for_a_moment_all_together() {
         let senders = Senders::node_pods(NodePods::new(Clock::system()));
         let began = Instant::now();
         for _ in 0..3 {
-            let sender = senders.of(IpAddr::from([10, 1, 0, 5])).await;
-            assert_eq!(sender.whose, Attribution::Unknown(Unattributable::NotSynced));
-            assert_eq!(began.elapsed(), FIRST_LIST, "not each for itself");
+            assert_eq!(name(&*senders.of(PEER).await), Err(Unattributable::NotSynced));
+            assert_eq!(began.elapsed(), PATIENCE, "not each for itself");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_waited_for_the_first_list_is_its_pods() {
+        let pods = NodePods::new(Clock::system());
+        let senders = Senders::node_pods(pods.clone());
+        let listing = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            pods.applied(&pod("web-1", [10, 1, 0, 5]));
+            pods.are(&["web-1".into()].into());
+        };
+        let (sender, ()) = tokio::join!(senders.of(PEER), listing);
+        assert_eq!(name(&sender), Ok("web-1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_event_of_a_pod_waits_until_its_address_is_known() {
+        let pods = NodePods::new(Clock::system());
+        pods.are(&[].into());
+        let senders = Senders::node_pods(pods.clone());
+        let began = Instant::now();
+        let beginning = async {
+            tokio::time::sleep(PATIENCE / 4).await;
+            pods.applied(&pod("other", [10, 1, 0, 6]));
+            tokio::time::sleep(PATIENCE / 4).await;
+            pods.applied(&pod("web-1", [10, 1, 0, 5]));
+        };
+        let (first, second, ()) = tokio::join!(senders.of(PEER), senders.of(PEER), beginning);
+        assert_eq!((name(&first), name(&second)), (Ok("web-1"), Ok("web-1")));
+        assert_eq!(began.elapsed(), PATIENCE / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_is_waited_for_once_and_of_too_many_none_is() {
+        let pods = NodePods::new(Clock::system());
+        pods.are(&[].into());
+        let senders = Senders::node_pods(pods);
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(name(&*senders.of(PEER).await), Err(Unattributable::UnknownAddress));
+            assert_eq!(began.elapsed(), PATIENCE);
+        }
+        tokio::time::advance(STRANGE).await;
+        senders.of(PEER).await;
+        assert_eq!(began.elapsed(), PATIENCE + STRANGE + PATIENCE, "it may be a pod's by now");
+        let Whose::NodePods(node) = &senders.0 else { panic!("it is of a node") };
+        let waits = |n: u32| node.patience_with(IpAddr::from(n.to_be_bytes()), Instant::now()).is_some();
+        assert_eq!((0..5000).filter(|n| waits(*n)).count(), MOST_STRANGERS - 1);
     }
 }

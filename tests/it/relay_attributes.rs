@@ -73,9 +73,8 @@ impl Node {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, looking).await.is_err() {
-            panic!("{path} does not show {what}:\n{}", self.world.get(path).await.1);
-        }
+        let looked = tokio::time::timeout(PATIENCE, looking).await;
+        assert!(looked.is_ok(), "{path} does not show {what}:\n{}", self.world.get(path).await.1);
     }
 
     async fn told(&self, kind: &str, times: usize) {

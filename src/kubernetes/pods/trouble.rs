@@ -1,6 +1,7 @@
 //! Why the API server tells nothing, in words for people. Pure.
 
 use std::error::Error;
+use std::fmt::Display;
 
 use kube::runtime::watcher;
 
@@ -22,7 +23,7 @@ impl Trouble {
             watcher::Error::WatchError(status) => by_code(status.code, &status.message),
             watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => malformed(error),
             watcher::Error::WatchFailed(_) => ("broken_off", None),
-            watcher::Error::NoResourceVersion => malformed("there is no resourceVersion"),
+            watcher::Error::NoResourceVersion => malformed(&"there is no resourceVersion"),
             watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => asked(error),
         };
         Self { reason, why, is_stuck: matches!(error, watcher::Error::WatchStartFailed(_)) }
@@ -54,8 +55,8 @@ fn by_code(code: u16, message: &str) -> (&'static str, Option<String>) {
     }
 }
 
-fn malformed(error: impl ToString) -> (&'static str, Option<String>) {
-    ("malformed", Some(format!("the API server's answer is not understood: {}", error.to_string())))
+fn malformed(error: &dyn Display) -> (&'static str, Option<String>) {
+    ("malformed", Some(format!("the API server's answer is not understood: {error}")))
 }
 
 /// What it comes from, which alone says something: those above it say that a request failed.
