@@ -6,9 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use recoverd::config::{Environment, Settings};
 use recoverd::domain::signal::{JOB_STATUS, MetricName, tag};
-use recoverd::relay::Whose;
 use serde_json::{Value, json};
 
 /// Every name that a document of Datadog's refers to.
@@ -314,6 +312,9 @@ fn the_relays_pod_knows_its_node_and_may_see_pods_and_no_more() {
 
 #[test]
 fn the_sidecars_variables_and_the_relays_file_are_settings_of_a_relay() {
+    use recoverd::config::{Environment, Settings};
+    use recoverd::relay::Whose;
+
     let manifest = read("deploy/k8s/sidecar/deployment.yaml");
     let pairs = manifest.split("- name: ").filter_map(|entry| entry.split_once("\n              value: "));
     let variables: Environment = pairs
