@@ -51,6 +51,8 @@ pub enum StartError {
     Store(OpenError),
     #[error("cannot relay to Sentry: {0}")]
     Upstream(#[from] UpstreamError),
+    #[error("cannot ask the Jenkins {controller}: {source}")]
+    Jenkins { controller: ControllerName, source: RestError },
     #[error(
         "`relay.mode` is \"daemonset\", and the node's name is not known: set NODE_NAME by the Downward API, `fieldRef: \
          {{fieldPath: spec.nodeName}}`"
@@ -58,8 +60,6 @@ pub enum StartError {
     NoNode,
     #[error("cannot ask which pods this node has: {0}")]
     Cluster(#[from] ClusterError),
-    #[error("cannot ask the Jenkins {controller}: {source}")]
-    Jenkins { controller: ControllerName, source: RestError },
 }
 
 /// What an operator can do about an address that cannot be had.
