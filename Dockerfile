@@ -48,7 +48,7 @@ USER 65532:65532
 WORKDIR /var/lib/recoverd
 
 # Webhooks, admin (health, metrics, API).
-EXPOSE 8080 8081
+EXPOSE 8080 8081 8082
 
 # SIGTERM, the default, drains; give it as long as in deploy/k8s before a kill.
 ENTRYPOINT ["/recoverd"]

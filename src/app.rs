@@ -29,6 +29,7 @@ use crate::http::jenkins::{self, Controller, Webhooks};
 use crate::http::pace::Pace;
 use crate::http::sentry::{self, HookMetrics, Hooks};
 use crate::jenkins::rest::{RemoteApi, RestError};
+use crate::kubernetes::cluster::ClusterError;
 use crate::kubernetes::downward;
 use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
@@ -59,6 +60,13 @@ pub enum StartError {
     Sentry { integration: IntegrationName, source: crate::sentry::rest::RestError },
     #[error("cannot ask the Jenkins {controller}: {source}")]
     Jenkins { controller: ControllerName, source: RestError },
+    #[error(
+        "`relay.mode` is \"daemonset\", and the node's name is not known: set NODE_NAME by the Downward API, `fieldRef: \
+         {{fieldPath: spec.nodeName}}`"
+    )]
+    NoNode,
+    #[error("cannot ask which pods this node has: {0}")]
+    Cluster(#[from] ClusterError),
 }
 
 /// What an operator can do about an address that cannot be had.
@@ -228,7 +236,8 @@ impl Bound {
         );
         let raw = RawDoors { intake, limits, metrics: listener_metrics.clone() };
         raw.serve(&supervisor, self.tcp, self.udp);
-        relay::start(settings, self.relay, &pod, &health, &mut registry, &listener_metrics, &supervisor)?;
+        let surroundings = relay::Surroundings { pod: &pod, clock: &clock, health: &health, supervisor: &supervisor };
+        relay::start(settings, self.relay, &surroundings, &mut registry, &listener_metrics)?;
         let admin = Admin {
             access: access(&settings.admin.access()),
             health,

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 pub use access::{Access, Auth, Controller};
 pub use admin::AdminSettings;
@@ -168,7 +169,7 @@ impl Settings {
             datadog: DatadogSettings::template(),
             sentry: SentrySettings::template(),
             relay: RelaySettings::template(),
-            kubernetes: KubernetesSettings::default(),
+            kubernetes: KubernetesSettings::template(),
             log: LogSettings::default(),
             checked: checks::Checked::default(),
         }
@@ -198,6 +199,11 @@ impl Settings {
     /// How the relay works; `None` when there is none.
     pub fn relay(&self) -> Option<&Plan> {
         self.checked.relay.as_ref()
+    }
+
+    /// Where the API server is, if not where the cluster says.
+    pub fn api_server(&self) -> Option<&Url> {
+        self.checked.api_server.as_ref()
     }
 
     /// What is allowed but unwise, a line each.

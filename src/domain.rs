@@ -7,6 +7,7 @@ pub mod gauges;
 pub mod history;
 pub mod job;
 pub mod pod;
+pub mod pod_directory;
 pub mod projects;
 pub mod record;
 pub mod removal;

@@ -1,3 +1,5 @@
 //! What Kubernetes tells.
 
+pub mod cluster;
 pub mod downward;
+pub mod pods;

@@ -37,7 +37,7 @@ use limits::Limits;
 use metrics::PerUpstream;
 pub use metrics::RelayMetrics;
 use pile::Room;
-pub use senders::Senders;
+pub use senders::{Sender, Senders};
 use target::Target;
 
 /// How the relay works, as the settings have it.
@@ -206,7 +206,7 @@ impl Relay {
     {
         let Arrival { method, uri, mut headers, body, peer } = arrival;
         let target = Target::of(&uri, &headers);
-        let sender = self.senders.of(peer.ip());
+        let sender = self.senders.of(peer.ip()).await;
         let mut intake = Intake::new(&target, &headers, &sender.tags, self.max_body_bytes, &self.room);
         intake.take(body).await?;
         let Taken { pile, is_decoded, report, key: inner_key, undecodable } = intake.finish().await?;

@@ -11,28 +11,37 @@ use super::StartError;
 use crate::config::Settings;
 use crate::domain::pod::PodIdentity;
 use crate::http::relay::{RelayDoor, router};
+use crate::kubernetes::pods::{NodePods, PodApi, PodMetrics, PodWatch};
+use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
 use crate::machinery::listener::{self, Limits, ListenerMetrics};
 use crate::machinery::supervise::Supervisor;
-use crate::relay::{Plan, Relay, RelayMetrics, Senders, Whose};
+use crate::relay::{Plan, Relay, RelayMetrics, Sender, Senders, Whose};
 
 /// SDKs keep a connection for the next event.
 const HEADER_TIME: Duration = Duration::from_mins(2);
+
+/// What is there whether there is a relay or not.
+pub(super) struct Surroundings<'a> {
+    pub(super) pod: &'a watch::Receiver<PodIdentity>,
+    pub(super) clock: &'a Clock,
+    pub(super) health: &'a Health,
+    pub(super) supervisor: &'a Supervisor,
+}
 
 /// Without a listener there is none.
 pub(super) fn start(
     settings: &Settings,
     listener: Option<TcpListener>,
-    pod: &watch::Receiver<PodIdentity>,
-    health: &Health,
+    around: &Surroundings<'_>,
     registry: &mut Registry,
     metrics: &ListenerMetrics,
-    supervisor: &Supervisor,
 ) -> Result<(), StartError> {
     let Some((plan, listener)) = settings.relay().zip(listener) else { return Ok(()) };
-    let part = |upstream: &str| health.optional(&format!("relay {upstream}"));
+    let part = |upstream: &str| around.health.optional(&format!("relay {upstream}"));
     let drafts = settings.data_dir.join("relay");
-    let relay = Relay::new(plan, senders(plan, pod), drafts, RelayMetrics::register(registry), part)?;
+    let senders = senders(settings, plan, around, registry)?;
+    let relay = Relay::new(plan, senders, drafts, RelayMetrics::register(registry), part)?;
     let limits = Limits {
         connections: settings.relay.max_connections.get(),
         per_peer: settings.relay.max_connections_per_peer.get(),
@@ -41,14 +50,35 @@ pub(super) fn start(
     // What no other relay has at the same time, as good as certainly.
     let name = format!("{:016x}", RandomState::new().build_hasher().finish());
     let door = router(RelayDoor::new(relay, &name));
+    let supervisor = around.supervisor;
     supervisor.spawn("relay", listener::serve("relay", listener, door, limits, metrics.clone(), supervisor.stop()));
     Ok(())
 }
 
 /// Whose events come in.
-fn senders(plan: &Plan, pod: &watch::Receiver<PodIdentity>) -> Senders {
+fn senders(
+    settings: &Settings,
+    plan: &Plan,
+    around: &Surroundings<'_>,
+    registry: &mut Registry,
+) -> Result<Senders, StartError> {
     match plan.whose {
-        Whose::OwnPod => Senders::own_pod(pod.clone(), plan.tags.clone(), plan.enrich),
-        Whose::PodsOfTheNode => Senders::unknown(),
+        Whose::OwnPod => Ok(Senders::own_pod(around.pod.clone(), plan.tags.clone(), plan.enrich)),
+        Whose::PodsOfTheNode => {
+            let node = around.pod.borrow().node.clone().filter(|node| is_name(node)).ok_or(StartError::NoNode)?;
+            let health = around.health.optional("kubernetes");
+            let api = PodApi::new(settings.api_server(), health, PodMetrics::register(registry))?;
+            let pods = NodePods::new(around.clock.clone());
+            let enrich = plan.enrich;
+            let prepare = move |pod| Sender::pod(pod, enrich);
+            let watch = PodWatch { pods: pods.clone(), node, choice: plan.tags.clone(), prepare, api };
+            around.supervisor.spawn("pods", watch.run(around.supervisor.stop()));
+            Ok(Senders::node_pods(pods))
+        }
     }
+}
+
+/// Anything else would be another question to the API server.
+fn is_name(node: &str) -> bool {
+    node.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }

@@ -15,7 +15,7 @@ use super::jenkins::{JenkinsSettings, RuleSettings};
 use super::layers::Layers;
 use super::schema::{nearest, plain};
 use super::secret::{self, Secret};
-use super::{DatadogSettings, Integration, Settings, WebhookSettings, span};
+use super::{DatadogSettings, Integration, KubernetesSettings, Settings, WebhookSettings, span};
 use crate::datadog::{AgentSettings, AgentTarget, DatagramLimit};
 use crate::domain::build::Outcome;
 use crate::domain::job::ControllerName;
@@ -38,6 +38,7 @@ pub(super) struct Checked {
     pub(super) agent: Option<AgentSettings>,
     /// Absent when it is switched off.
     pub(super) relay: Option<Plan>,
+    pub(super) api_server: Option<Url>,
 }
 
 /// Reads the secret files into `settings`, checks the whole, and adds what is wrong to `layers`.
@@ -48,6 +49,7 @@ pub(super) fn check(settings: &mut Settings, layers: &mut Layers<'_>) -> Checked
     checks.datadog(&mut settings.datadog);
     checks.dsn(settings);
     checks.log(&settings.log.level);
+    checks.kubernetes(&mut settings.kubernetes);
     checks.relay(settings);
     if settings.data_dir.as_os_str().is_empty() {
         checks.wrong("data_dir", "is empty; name a directory, such as \"data\"");
@@ -79,6 +81,18 @@ impl Checks<'_, '_> {
 
     fn warn(&mut self, warning: String) {
         self.checked.warnings.push(warning);
+    }
+
+    fn kubernetes(&mut self, kubernetes: &mut KubernetesSettings) {
+        kubernetes.api_server.take_if(|raw| raw.trim().is_empty());
+        let Some(raw) = kubernetes.api_server.clone() else { return };
+        match normalise(&raw, "https://kubernetes.default.svc/") {
+            Ok(url) => {
+                self.checked.api_server = Url::parse(&url).ok();
+                kubernetes.api_server = Some(url);
+            }
+            Err(why) => self.wrong("kubernetes.api_server", &why),
+        }
     }
 
     fn within<T: PartialOrd + Copy>(&mut self, path: &str, value: T, range: &RangeInclusive<T>, show: fn(T) -> String) {

@@ -716,6 +716,32 @@ fn every_key_of_the_template_is_known() {
 }
 
 #[test]
+fn the_api_servers_address_is_one_or_none() {
+    for (raw, expected) in [("", None), (" ", None), ("http://127.0.0.1:8001", Some("http://127.0.0.1:8001/"))] {
+        let settings = load(&format!("[kubernetes]\napi_server = {raw:?}"), &[]).unwrap();
+        assert_eq!(settings.api_server().map(url::Url::as_str), expected, "{raw:?}");
+    }
+    let said = complaint("[kubernetes]\napi_server = \"kubernetes.default.svc\"");
+    assert!(said.contains("`kubernetes.api_server`: \"kubernetes.default.svc\" does not start with http://"), "{said}");
+}
+
+#[test]
+fn a_relay_that_the_wrong_ones_reach_or_nobody_is_warned_of() {
+    for (text, expected) in [
+        ("mode = \"daemonset\"", Some("no other pod reaches it; set 0.0.0.0:8082")),
+        ("mode = \"daemonset\"\nlisten = \"0.0.0.0:8082\"", None),
+        ("mode = \"sidecar\"", None),
+        ("listen = \"0.0.0.0:8082\"", Some("whoever reaches it sends events in this pod's name")),
+    ] {
+        let settings =
+            load(&format!("[relay]\nenabled = true\nupstream = \"https://s.example/\"\n{text}"), &[]).unwrap();
+        let warnings: Vec<_> = settings.warnings().iter().filter(|warning| warning.contains("relay")).collect();
+        assert_eq!(warnings.len(), usize::from(expected.is_some()), "{text}: {warnings:?}");
+        assert!(expected.is_none_or(|expected| warnings[0].contains(expected)), "{text}: {warnings:?}");
+    }
+}
+
+#[test]
 fn a_relay_without_a_sentry_or_with_one_that_is_recoverd_is_refused() {
     let table = [
         ("enabled = true", "`relay.upstream`: is missing"),

@@ -293,6 +293,60 @@ fn a_port_is_the_same_in_the_settings_the_manifests_and_the_image() {
     assert!(ports.iter().all(|port| exposed.contains(port)), "{ports:?} {exposed:?}");
 }
 
+#[test]
+fn the_relays_ports_are_the_same_in_its_settings_its_manifests_and_the_image() {
+    let settings = read("deploy/k8s/relay-daemonset/recoverd.toml");
+    let ports: Vec<_> = settings.lines().filter_map(|line| line.strip_prefix("listen = \"0.0.0.0:")).collect();
+    assert_eq!(ports, ["8082\"", "8081\""]);
+    let daemonset = read("deploy/k8s/relay-daemonset/daemonset.yaml");
+    let opened: Vec<_> = daemonset.lines().filter_map(|line| line.trim().strip_prefix("containerPort: ")).collect();
+    assert_eq!(opened, ["8082", "8081"]);
+    assert!(read("deploy/k8s/relay-daemonset/service.yaml").contains("\n      port: 8082\n      targetPort: relay\n"));
+    assert!(
+        read("deploy/k8s/sidecar/deployment.yaml").contains("@127.0.0.1:8082/7\n"),
+        "the default of `relay.listen`"
+    );
+    assert!(read("Dockerfile").contains(" 8082"));
+}
+
+/// What the relay on a node cannot do without.
+#[test]
+fn the_relays_pod_knows_its_node_and_may_see_pods_and_no_more() {
+    let daemonset = read("deploy/k8s/relay-daemonset/daemonset.yaml");
+    let node = "name: NODE_NAME\n              valueFrom:\n                fieldRef:\n                  fieldPath: spec.nodeName\n";
+    assert!(daemonset.contains(node) && daemonset.contains("automountServiceAccountToken: true"));
+    let role = read("deploy/k8s/relay-daemonset/cluster-role.yaml");
+    let rules: Vec<_> = role.lines().map(str::trim).filter(|line| line.contains(": [")).collect();
+    assert_eq!(rules, ["- apiGroups: [\"\"]", "resources: [\"pods\"]", "verbs: [\"get\", \"list\", \"watch\"]"]);
+}
+
+#[test]
+fn the_sidecars_variables_and_the_relays_file_are_settings_of_a_relay() {
+    use recoverd::config::{Environment, Settings};
+    use recoverd::relay::Whose;
+
+    let manifest = read("deploy/k8s/sidecar/deployment.yaml");
+    let pairs = manifest.split("- name: ").filter_map(|entry| entry.split_once("\n              value: "));
+    let variables: Environment = pairs
+        .filter(|(name, _)| name.starts_with("RECOVERD_"))
+        .map(|(name, rest)| (name.to_owned(), rest.lines().next().unwrap().trim_matches('"').to_owned()))
+        .collect();
+    assert!(variables.len() >= 5, "{variables:?}");
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("admin");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let file = read("deploy/k8s/relay-daemonset/recoverd.toml");
+    let file = file.replace("/run/secrets/recoverd/admin", &token.display().to_string());
+    for (text, variables, whose) in [("", variables, Whose::OwnPod), (&*file, Environment::new(), Whose::PodsOfTheNode)]
+    {
+        let path = directory.path().join("recoverd.toml");
+        fs::write(&path, text).unwrap();
+        let settings = Settings::load(Some(&path), &variables).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(settings.relay().unwrap().whose, whose);
+        assert!(settings.warnings().iter().all(|warning| !warning.contains("relay")), "{:?}", settings.warnings());
+    }
+}
+
 /// Kustomize could make one from the other, but not for a reader at night.
 #[test]
 fn both_shapes_run_the_same_container() {

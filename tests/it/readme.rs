@@ -204,7 +204,8 @@ fn metrics(page: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[tokio::test]
 async fn every_metric_of_our_own_is_there_with_its_labels_and_no_other_one() {
     let server = JenkinsServer::spawn().await;
-    let relay = "[relay]\nenabled = true\nlisten = \"127.0.0.1:0\"\nupstream = \"http://127.0.0.1:9/\"\n";
+    let relay = "[relay]\nenabled = true\nmode = \"daemonset\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://127.0.0.1:9/\"\n\
+                 [kubernetes]\napi_server = \"http://127.0.0.1:9/\"\n";
     let world = World::with(&format!("{}\n{relay}", server.settings("main"))).await;
     // A family without a series is not shown, so each gets one.
     world.build("acme/web", 1, "ABORTED").await;

@@ -71,6 +71,13 @@ impl Checks<'_, '_> {
                 relay.listen
             ));
         }
+        if relay.mode == RelayMode::Daemonset && relay.listen.ip().is_loopback() {
+            self.warn(format!(
+                "`relay.listen` is {} but `relay.mode` is \"daemonset\": no other pod reaches it; set 0.0.0.0:{}",
+                relay.listen,
+                relay.listen.port()
+            ));
+        }
         self.checked.relay = Some(Plan {
             upstreams,
             routes,
