@@ -32,8 +32,8 @@ use crate::machinery::listener::{self, Limits, ListenerMetrics};
 use crate::machinery::supervise::{Ended, Supervisor};
 use crate::machinery::throttle::{Rate, Throttle};
 use crate::pipeline::{Announcer, AnnouncerMetrics, Pipeline};
+use crate::relay::RelayError;
 use crate::resend::{Resend, ResendMetrics};
-use crate::sentry::upstream::UpstreamError;
 use crate::store::{OpenError, Store, StoreMetrics};
 
 /// Why recoverd could not start.
@@ -49,7 +49,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(OpenError),
     #[error("cannot relay to Sentry: {0}")]
-    Upstream(#[from] UpstreamError),
+    Relay(#[from] RelayError),
     #[error("cannot ask the Jenkins {controller}: {source}")]
     Jenkins { controller: ControllerName, source: RestError },
 }
@@ -166,7 +166,7 @@ impl Bound {
         let catch_up = CatchUp {
             rulebook: rulebook.clone(),
             store: store.clone(),
-            sink,
+            sink: sink.clone(),
             clock: clock.clone(),
             metrics: CatchUpMetrics::register(&mut registry),
         };
@@ -210,7 +210,8 @@ impl Bound {
         );
         let raw = RawDoors { intake, limits, metrics: listener_metrics.clone() };
         raw.serve(&supervisor, self.tcp, self.udp);
-        relay::start(settings, self.relay, &pod, &health, &mut registry, &listener_metrics, &supervisor)?;
+        let surroundings = relay::Surroundings { pod: &pod, clock: &clock, health: &health, supervisor: &supervisor };
+        relay::start(settings, self.relay, &surroundings, sink, &mut registry, &listener_metrics)?;
         let admin = Admin {
             access: access(&settings.admin.access()),
             health,

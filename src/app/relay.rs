@@ -9,8 +9,11 @@ use tokio::sync::watch;
 
 use super::StartError;
 use crate::config::Settings;
+use crate::datadog::AgentSink;
 use crate::domain::pod::PodIdentity;
+use crate::domain::signal::Tag;
 use crate::http::relay::{RelayDoor, router};
+use crate::machinery::clock::Clock;
 use crate::machinery::health::Health;
 use crate::machinery::listener::{self, Limits, ListenerMetrics};
 use crate::machinery::supervise::Supervisor;
@@ -19,20 +22,34 @@ use crate::relay::{Plan, Relay, RelayMetrics, Senders, Whose};
 /// SDKs keep a connection for the next event.
 const HEADER_TIME: Duration = Duration::from_mins(2);
 
+/// What is there whether there is a relay or not.
+pub(super) struct Surroundings<'a> {
+    pub(super) pod: &'a watch::Receiver<PodIdentity>,
+    pub(super) clock: &'a Clock,
+    pub(super) health: &'a Health,
+    pub(super) supervisor: &'a Supervisor,
+}
+
 /// Without a listener there is none.
 pub(super) fn start(
     settings: &Settings,
     listener: Option<TcpListener>,
-    pod: &watch::Receiver<PodIdentity>,
-    health: &Health,
+    around: &Surroundings<'_>,
+    sink: AgentSink,
     registry: &mut Registry,
     metrics: &ListenerMetrics,
-    supervisor: &Supervisor,
 ) -> Result<(), StartError> {
     let Some((plan, listener)) = settings.relay().zip(listener) else { return Ok(()) };
-    let part = |upstream: &str| health.optional(&format!("relay {upstream}"));
-    let drafts = settings.data_dir.join("relay");
-    let relay = Relay::new(plan, senders(plan, pod), drafts, RelayMetrics::register(registry), part)?;
+    let part = |upstream: &str| around.health.optional(&format!("relay {upstream}"));
+    let directory = settings.data_dir.join("relay");
+    let senders = senders(plan, around.pod);
+    let relay = Relay::new(plan, senders, directory, around.clock.clone(), RelayMetrics::register(registry), part)?;
+    let supervisor = around.supervisor;
+    for delivery in relay.deliveries() {
+        supervisor.spawn("relay delivery", delivery.run(supervisor.stop()));
+    }
+    let tags = settings.datadog.tags.iter().map(|raw| Tag::parse(raw)).collect();
+    supervisor.spawn("relay teller", relay.teller().run(sink, tags));
     let limits = Limits {
         connections: settings.relay.max_connections.get(),
         per_peer: settings.relay.max_connections_per_peer.get(),

@@ -255,7 +255,7 @@ impl Checks<'_, '_> {
                     &path,
                     "a tag named host would move the check to that host and split its group; choose another name",
                 );
-            } else if tag::ALL.contains(&key.as_str()) {
+            } else if tag::OF_JOBS.contains(&key.as_str()) {
                 self.wrong(&path, &format!("recoverd sets the tag {key} itself; choose another name"));
             } else if !tags.contains(&tag) {
                 tags.push(tag);

@@ -53,13 +53,26 @@ pub mod tag {
     /// would split a check. The Agent strips it.
     pub const CARDINALITY: &str = "dd.internal.card";
 
-    pub const ALL: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+    /// A Sentry project's number.
+    pub const PROJECT: &str = "project";
+    /// Of an item that an SDK sends: an event, a transaction, …
+    pub const CATEGORY: &str = "category";
+    /// How grave an event is.
+    pub const LEVEL: &str = "level";
+    /// The Agent calls it so as well.
+    pub const POD_NAME: &str = "pod_name";
+    pub const KUBE_NAMESPACE: &str = "kube_namespace";
+
+    /// What is on the signals of jobs: nobody else may set these there.
+    pub const OF_JOBS: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+    /// What is on the relay's counts. An operator's own tags of that name are on all else.
+    pub const OF_EVENTS: [&str; 5] = [PROJECT, CATEGORY, LEVEL, POD_NAME, KUBE_NAMESPACE];
 }
 
 /// The service check of a Jenkins job; Datadog's own plugin calls it so.
 pub const JOB_STATUS: &str = "jenkins.job.status";
 
-/// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin.
+/// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin, and those of the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetricName {
     /// Count of builds begun.
@@ -103,10 +116,12 @@ pub enum MetricName {
     NodeCount,
     NodeOnline,
     NodeOffline,
+    /// Count of what SDKs sent to Sentry through the relay.
+    RelayEvents,
 }
 
 impl MetricName {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::JobStarted,
         Self::JobCompleted,
         Self::JobDuration,
@@ -129,6 +144,7 @@ impl MetricName {
         Self::NodeCount,
         Self::NodeOnline,
         Self::NodeOffline,
+        Self::RelayEvents,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -155,6 +171,7 @@ impl MetricName {
             Self::NodeCount => "jenkins.node.count",
             Self::NodeOnline => "jenkins.node.online",
             Self::NodeOffline => "jenkins.node.offline",
+            Self::RelayEvents => "sentry.relay.events",
         }
     }
 }

@@ -29,6 +29,7 @@ mod raw_listeners;
 mod readme;
 mod refuses;
 mod relay_forwards;
+mod relay_outlives;
 mod sentry_errors;
 mod sentry_looks;
 mod sentry_rest;
