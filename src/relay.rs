@@ -13,9 +13,11 @@
 //!
 //! Metrics: see [`metrics`].
 
+mod behind;
 mod breaker;
 mod delivery;
 mod intake;
+mod keeper;
 mod kept;
 mod limits;
 mod metrics;
@@ -26,32 +28,31 @@ mod target;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, Uri};
 use hyper::body::{Body, Incoming};
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use crate::domain::pod::TagChoice;
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
-use crate::machinery::spool::{self, NotKept, Spool};
-use crate::sentry::upstream::{NoAnswer, Payload, Upstream, UpstreamError, Way};
-use breaker::Breaker;
+use crate::machinery::spool::{self, Spool};
+use crate::sentry::upstream::{Upstream, UpstreamError, Way};
+use behind::{Behind, may_change};
 pub use delivery::Delivery;
 use intake::{Intake, Taken};
+pub use keeper::Keeper;
+use keeper::Unanswered;
 use kept::Letter;
-use limits::Limits;
-use metrics::PerUpstream;
 pub use metrics::RelayMetrics;
-use pile::{Closed, Room};
+use pile::Room;
 pub use senders::Senders;
 use tally::Tally;
 pub use tally::Teller;
@@ -155,31 +156,20 @@ pub struct Relay {
     room: Room,
     clock: Clock,
     tally: Arc<Tally>,
-    ended: CancellationToken,
-    /// Nothing comes in any more once the last user of this relay is gone.
+    /// For what its sender does not wait for.
+    left: mpsc::Sender<keeper::Left>,
+    /// Nothing comes in any more once this relay is gone.
     _end: DropGuard,
     metrics: RelayMetrics,
 }
 
-/// An upstream, and what is known of it.
+/// What has to run beside a relay.
 #[derive(Debug)]
-struct Behind {
-    upstream: Upstream,
-    breaker: Mutex<Breaker>,
-    /// Whether the breaker has anything to say.
-    is_failing: AtomicBool,
-    /// How often it has taken something, or said that it does not want it.
-    works: AtomicU64,
-    /// It works again.
-    recovered: Notify,
-    limits: Mutex<Limits>,
-    /// Whether anything is limited.
-    is_limited: AtomicBool,
-    spool: Spool,
-    /// What is wrong with it, when it is broken.
-    trouble: Mutex<Option<String>>,
-    health: health::Part,
-    metrics: PerUpstream,
+pub struct Errands {
+    /// One for each upstream.
+    pub deliveries: Vec<Delivery>,
+    pub keeper: Keeper,
+    pub teller: Teller,
 }
 
 /// More of them than any disk has room for in its default size, so that they always can be counted in memory.
@@ -198,59 +188,39 @@ impl Relay {
         clock: Clock,
         metrics: RelayMetrics,
         part: impl Fn(&str) -> health::Part,
-    ) -> Result<Self, RelayError> {
+    ) -> Result<(Self, Errands), RelayError> {
         let limits = spool::Limits { bytes: plan.spool_max_bytes, entries: MOST_KEPT, age: plan.spool_max_age };
         let mut behind = Vec::with_capacity(plan.upstreams.len());
+        let spools = directory.join("spool");
         for url in &plan.upstreams {
             let upstream = Upstream::new(url, &plan.way)?;
-            let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
-            health.up();
-            let kept = directory.join("spool").join(spool_name(url));
+            let kept = spools.join(spool_name(url));
             let spool = Spool::open(kept.clone(), limits)
                 .map_err(|source| RelayError::Spool { directory: kept.clone(), source })?;
-            let held = spool.held();
-            if held.entries > 0 {
-                let upstream = upstream.name();
-                tracing::info!(upstream, entries = held.entries, bytes = held.bytes, "kept events are sent now");
-            }
-            metrics.holds(held);
-            behind.push(Arc::new(Behind {
-                upstream,
-                breaker: Mutex::default(),
-                is_failing: AtomicBool::new(false),
-                works: AtomicU64::new(0),
-                recovered: Notify::new(),
-                limits: Mutex::default(),
-                is_limited: AtomicBool::new(false),
-                spool,
-                trouble: Mutex::default(),
-                health,
-                metrics,
-            }));
+            let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
+            behind.push(Arc::new(Behind::new(upstream, spool, health, metrics)));
         }
-        let ended = CancellationToken::new();
-        Ok(Self {
+        warn_of_others(&spools, &plan.upstreams);
+        let (ended, tally) = (CancellationToken::new(), Arc::<Tally>::default());
+        let (left, keeper) = Keeper::new(clock.clone());
+        let errands = Errands {
+            deliveries: behind.iter().map(|behind| Delivery::new(behind.clone(), clock.clone())).collect(),
+            keeper,
+            teller: Teller::new(tally.clone(), ended.clone()),
+        };
+        let relay = Self {
             behind,
             routes: plan.routes.clone(),
             senders,
             max_body_bytes: plan.max_body_bytes,
             room: Room::new(directory),
             clock,
-            tally: Arc::default(),
-            _end: ended.clone().drop_guard(),
-            ended,
+            tally,
+            left,
+            _end: ended.drop_guard(),
             metrics,
-        })
-    }
-
-    /// Those who send what is kept, one for each upstream.
-    pub fn deliveries(&self) -> impl Iterator<Item = Delivery> {
-        self.behind.iter().map(|behind| Delivery::new(behind.clone(), self.clock.clone()))
-    }
-
-    /// Who tells Datadog what came in.
-    pub fn teller(&self) -> Teller {
-        Teller::new(self.tally.clone(), self.ended.clone())
+        };
+        Ok((relay, errands))
     }
 
     /// Hands a request on and waits for the answer's head.
@@ -259,7 +229,7 @@ impl Relay {
     /// When it is not taken; it may have arrived upstream all the same.
     ///
     /// # Cancel safety
-    /// Dropped, it may have arrived upstream or not.
+    /// Dropped before the body is whole, it is lost. Dropped later, it may have arrived upstream, and is kept to be sent.
     pub async fn forward<B>(&self, arrival: Arrival<B>) -> Result<Answer, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -314,16 +284,17 @@ impl Relay {
             uri: uri.clone(),
             headers,
         };
-        let reason = match behind.ask(&letter, body.payload()).await {
+        let waiting = Unanswered::new(behind, letter, body, may_wait.then_some(&self.left));
+        let reason = match waiting.ask().await {
             Some(Ok(response)) if may_wait && may_change(response.status()) => "status",
-            Some(Ok(response)) => return Ok(Answer::Theirs(response)),
+            Some(Ok(response)) => {
+                waiting.settled();
+                return Ok(Answer::Theirs(response));
+            }
             Some(Err(error)) => error.reason(),
             None => "not_asked",
         };
-        if !may_wait {
-            return Err(Refusal::NotKept);
-        }
-        behind.keep(&letter, &body, reason, &self.clock).await?;
+        waiting.keep(reason, &self.clock).await?;
         Ok(Answer::Kept(report.and_then(|report| report.event_id)))
     }
 
@@ -336,11 +307,6 @@ impl Relay {
     }
 }
 
-/// Whether another time the answer may be another: it was not what was sent.
-fn may_change(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
-}
-
 /// A directory for what is kept for an upstream: no two have the same.
 fn spool_name(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -348,115 +314,16 @@ fn spool_name(url: &Url) -> String {
     format!("{host}-{:08x}", crc32fast::hash(url.as_str().as_bytes()))
 }
 
-impl Behind {
-    /// On `Ok` it survives a crash of the node.
-    async fn keep(&self, letter: &Letter, body: &Closed, reason: &'static str, clock: &Clock) -> Result<(), Refusal> {
-        let kept = match letter.encode() {
-            Some(head) => self.spool.append(clock.now(), letter.lane(), head, body.body()).await,
-            None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
-        };
-        self.metrics.holds(self.spool.held());
-        match kept {
-            Ok(()) => self.metrics.kept(reason),
-            Err(error) => {
-                self.metrics.not_kept(match &error {
-                    NotKept::Full => "full",
-                    NotKept::DiskFull => "disk_full",
-                    NotKept::Unwritable(_) => "unwritable",
-                });
-                self.show(Some(&error));
-                tracing::debug!(upstream = self.upstream.name(), %error, "an event could not be kept");
-                return Err(Refusal::NotKept);
-            }
+/// What is kept for an upstream that has gone from the settings waits for it to come back, or for somebody to delete it.
+fn warn_of_others(spools: &Path, upstreams: &[Url]) {
+    let known: Vec<String> = upstreams.iter().map(spool_name).collect();
+    for entry in spools.read_dir().into_iter().flatten().flatten() {
+        let is_known = known.iter().any(|known| entry.file_name() == **known);
+        // Only an empty one can be removed in this way.
+        if !is_known && std::fs::remove_dir(entry.path()).is_err() {
+            let directory = entry.path();
+            tracing::warn!(directory = %directory.display(), "events are kept there for a Sentry that is no upstream any more");
         }
-        self.show(None);
-        Ok(())
-    }
-
-    /// Says on the board what is wrong, and how much waits for it to be over.
-    fn show(&self, not_kept: Option<&NotKept>) {
-        let trouble = lock(&self.trouble);
-        let (Some(why), held) = (trouble.as_deref(), self.spool.held()) else { return };
-        let more = not_kept.map(|error| format!("; {error}: more is refused")).unwrap_or_default();
-        self.health.down(format!("{why}; {} requests wait on disk, {} KiB{more}", held.entries, held.bytes / 1024));
-    }
-
-    /// How long nothing of this is wanted yet, by what was said before.
-    fn is_unwanted(&self, key: &str, categories: &[impl AsRef<str>]) -> Option<Duration> {
-        if !self.is_limited.load(Ordering::Relaxed) {
-            return None;
-        }
-        let categories: Vec<&str> = categories.iter().map(AsRef::as_ref).collect();
-        let mut limits = lock(&self.limits);
-        let left = limits.hold(key, &categories, Instant::now());
-        self.is_limited.store(!limits.is_empty(), Ordering::Relaxed);
-        left
-    }
-
-    /// `None` when it is not worth a try at present.
-    async fn ask(&self, letter: &Letter, payload: Payload) -> Option<Result<Response<Incoming>, NoAnswer>> {
-        if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {
-            return None;
-        }
-        let asked = Instant::now();
-        let answer = self.upstream.send(letter.request(payload)).await;
-        match &answer {
-            Ok(response) => {
-                self.metrics.answered(response.status(), asked.elapsed());
-                if response.status().is_server_error() {
-                    self.failed(&format!("answers {}", response.status()));
-                } else {
-                    self.works();
-                }
-                self.learn(response, &letter.key);
-            }
-            // Its own fault it is not.
-            Err(NoAnswer::Unreadable) => {}
-            Err(error) => {
-                self.metrics.not_answered(asked.elapsed());
-                self.failed(&error.to_string());
-            }
-        }
-        Some(answer)
-    }
-
-    fn failed(&self, why: &str) {
-        self.is_failing.store(true, Ordering::Relaxed);
-        let mut breaker = lock(&self.breaker);
-        if breaker.failed(Instant::now()) {
-            drop(breaker);
-            self.metrics.broken(true);
-            *lock(&self.trouble) = Some(why.to_owned());
-            self.show(None);
-            tracing::warn!(upstream = self.upstream.name(), why, "Sentry does not take events, they are kept");
-        }
-    }
-
-    fn works(&self) {
-        self.works.fetch_add(1, Ordering::Relaxed);
-        if self.is_failing.swap(false, Ordering::Relaxed) {
-            self.recovered.notify_one();
-            if lock(&self.breaker).answered() {
-                self.metrics.broken(false);
-                lock(&self.trouble).take();
-                self.health.up();
-                tracing::info!(upstream = self.upstream.name(), "Sentry takes events again");
-            }
-        }
-    }
-
-    fn learn(&self, response: &Response<Incoming>, key: &str) {
-        let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        if !is_429 && !response.headers().contains_key(limits::HEADER) {
-            return;
-        }
-        let asked = limits::asked(is_429, response.headers());
-        if asked.is_empty() {
-            return;
-        }
-        self.metrics.limited();
-        lock(&self.limits).learn(key, asked, Instant::now());
-        self.is_limited.store(true, Ordering::Relaxed);
     }
 }
 

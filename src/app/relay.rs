@@ -43,13 +43,15 @@ pub(super) fn start(
     let part = |upstream: &str| around.health.optional(&format!("relay {upstream}"));
     let directory = settings.data_dir.join("relay");
     let senders = senders(plan, around.pod);
-    let relay = Relay::new(plan, senders, directory, around.clock.clone(), RelayMetrics::register(registry), part)?;
+    let (relay, errands) =
+        Relay::new(plan, senders, directory, around.clock.clone(), RelayMetrics::register(registry), part)?;
     let supervisor = around.supervisor;
-    for delivery in relay.deliveries() {
+    for delivery in errands.deliveries {
         supervisor.spawn("relay delivery", delivery.run(supervisor.stop()));
     }
     let tags = settings.datadog.tags.iter().map(|raw| Tag::parse(raw)).collect();
-    supervisor.spawn("relay teller", relay.teller().run(sink, tags));
+    supervisor.spawn("relay teller", errands.teller.run(sink, tags));
+    supervisor.spawn("relay keeper", errands.keeper.run());
     let limits = Limits {
         connections: settings.relay.max_connections.get(),
         per_peer: settings.relay.max_connections_per_peer.get(),

@@ -13,8 +13,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::behind::{Behind, may_change};
 use super::kept::Letter;
-use super::{Behind, limits, lock, may_change};
+use super::{limits, lock};
 use crate::machinery::clock::Clock;
 use crate::machinery::retry;
 use crate::machinery::spool::{Place, ReadError};

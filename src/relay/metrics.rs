@@ -154,8 +154,8 @@ impl RelayMetrics {
         let upstream: Arc<str> = name.into();
         let to = To { upstream: upstream.clone() };
         let all = [
-            (&self.kept, &["status", "unreachable", "timeout", "broken", "not_asked", "unreadable"][..]),
-            (&self.not_kept, &["full", "disk_full", "unwritable"]),
+            (&self.kept, &["status", "unreachable", "timeout", "broken", "not_asked", "unreadable", "left"][..]),
+            (&self.not_kept, &["full", "disk_full", "unwritable", "too_many"]),
             (&self.retried, &["limited", "status", "unreachable", "timeout", "broken", "not_asked", "unreadable"]),
             (&self.dropped, &["expired", "damaged", "bad_request", "unauthorized", "too_large", "rejected"]),
         ];

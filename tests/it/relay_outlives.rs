@@ -9,8 +9,10 @@ use std::time::Duration;
 use recoverd::datadog::decode;
 use recoverd::domain::build::Timestamp;
 use recoverd::machinery::clock::Clock;
+use recoverd::machinery::supervise::Ended;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -337,11 +339,59 @@ async fn datadog_is_told_what_came_in_at_the_end_as_well() {
     assert_eq!(told, expected.into_iter().map(|(tags, count)| (tags.to_owned(), count)).collect());
 }
 
+#[tokio::test]
+async fn an_sdk_that_does_not_wait_for_an_upstream_that_hangs_loses_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let world = World::with(&settings(&format!("http://{upstream}/"), "timeout = \"5m\"")).await;
+    let asked = world.client.post(world.relay_url(ENVELOPE)).body(event("left"));
+    let waiting = asked.timeout(PATIENCE).send();
+    let (mut silent, _) = tokio::select! {
+        accepted = listener.accept() => accepted.unwrap(),
+        answer = waiting => panic!("{answer:?}"),
+    };
+    // The SDK is gone; what it sent is upstream's, who may have done nothing with it.
+    counted(&world, "recoverd_relay_spooled_total{reason=\"left\"}", 1).await;
+    let mut first = [0; 4];
+    silent.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"POST");
+    drop((silent, listener));
+    assert_eq!(message(&comes_back(upstream).await.next().await), "left");
+    counted(&world, "recoverd_relay_spool_entries{}", 0).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_a_stop_and_what_the_disk_has_damaged_is_told() {
+    let upstream = nobody().await;
+    let world = World::with(&settings(&format!("http://{upstream}/"), "")).await;
+    for word in ["damaged", "torn", "sound"] {
+        assert_eq!(post(&world, event(word)).await.status(), 200);
+    }
+    let World { running, directory, .. } = world;
+    assert_eq!(running.end(PATIENCE).await, Ended::Drained);
+    let spool = std::fs::read_dir(directory.path().join("data/relay/spool")).unwrap().next().unwrap().unwrap().path();
+    let mut files: Vec<_> = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    std::fs::File::options().write(true).open(&files[1]).unwrap().set_len(40).unwrap();
+
+    let sentry = comes_back(upstream).await;
+    let world = World::on(directory, &settings(&format!("http://{upstream}/"), "")).await;
+    assert_eq!(message(&sentry.next().await), "sound");
+    counted(&world, "recoverd_relay_spool_dropped_total{reason=\"damaged\"}", 2).await;
+    counted(&world, "recoverd_relay_spool_entries{}", 0).await;
+    assert!(sentry.is_quiet().await);
+    world.finish().await;
+}
+
 const SENDERS: usize = 8;
 const EACH: usize = 60;
 
-/// For all moments of a kill: every request that was answered with a 2xx arrives after the next start, at least once, and those
-/// of one sender in their order.
+/// For all moments of a kill, in the middle of the burst and again in that of the delivery: every request that was answered with
+/// a 2xx arrives after the next start, at least once, and those of one sender in their order.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_event_arrives_though_recoverd_is_killed_in_the_middle_of_a_burst() {
     let client = reqwest::Client::new();
@@ -369,12 +419,17 @@ async fn every_acknowledged_event_arrives_though_recoverd_is_killed_in_the_middl
         cut_short += sent.iter().filter(|count| **count < EACH).count();
 
         let sentry = comes_back(upstream).await;
-        let _process = Process::spawn(directory.path(), &text, pod()).await;
+        process = Process::spawn(directory.path(), &text, pod()).await;
         let mut arrived: Vec<Vec<usize>> = vec![Vec::new(); SENDERS];
+        let mut kill_again = Some(kill_after / 2);
         while sent.iter().zip(&arrived).any(|(sent, arrived)| !(0..*sent).all(|number| arrived.contains(&number))) {
             let message = message(&sentry.next().await);
             let (sender, number) = message.split_once(' ').unwrap();
             arrived[sender.parse::<usize>().unwrap()].push(number.parse().unwrap());
+            if kill_again.take_if(|after| arrived.iter().map(Vec::len).sum::<usize>() > *after).is_some() {
+                process.child.kill().await.unwrap();
+                process = Process::spawn(directory.path(), &text, pod()).await;
+            }
         }
         for (sender, numbers) in arrived.iter().enumerate() {
             assert!(numbers.is_sorted(), "sender {sender}, killed after {kill_after}: {numbers:?}");
