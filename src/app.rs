@@ -37,8 +37,8 @@ use crate::machinery::listener::{self, Limits, ListenerMetrics};
 use crate::machinery::supervise::{Ended, Supervisor};
 use crate::machinery::throttle::{Rate, Throttle};
 use crate::pipeline::{Announcer, AnnouncerMetrics, Pipeline};
+use crate::relay::RelayError;
 use crate::resend::{Resend, ResendMetrics};
-use crate::sentry::upstream::UpstreamError;
 use crate::sentry::webhook::Secrets;
 use crate::store::{OpenError, Store, StoreMetrics};
 
@@ -55,7 +55,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(OpenError),
     #[error("cannot relay to Sentry: {0}")]
-    Upstream(#[from] UpstreamError),
+    Relay(#[from] RelayError),
     #[error("cannot ask the Sentry of {integration}: {source}")]
     Sentry { integration: IntegrationName, source: crate::sentry::rest::RestError },
     #[error("cannot ask the Jenkins {controller}: {source}")]
@@ -181,7 +181,7 @@ impl Bound {
         let catch_up = CatchUp {
             rulebook: rulebook.clone(),
             store: store.clone(),
-            sink,
+            sink: sink.clone(),
             clock: clock.clone(),
             metrics: CatchUpMetrics::register(&mut registry),
         };
@@ -237,7 +237,7 @@ impl Bound {
         let raw = RawDoors { intake, limits, metrics: listener_metrics.clone() };
         raw.serve(&supervisor, self.tcp, self.udp);
         let surroundings = relay::Surroundings { pod: &pod, clock: &clock, health: &health, supervisor: &supervisor };
-        relay::start(settings, self.relay, &surroundings, &mut registry, &listener_metrics)?;
+        relay::start(settings, self.relay, &surroundings, sink, &mut registry, &listener_metrics)?;
         let admin = Admin {
             access: access(&settings.admin.access()),
             health,

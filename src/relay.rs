@@ -3,41 +3,59 @@
 //!
 //! ```text
 //! http::relay ─ Arrival ─▶ intake: decoded, spliced, held or on disk ─▶ breaker, limits ─▶ upstream ─ Answer ─▶ http::relay
+//!                                                                        │ no answer, or a 5xx
+//!                                                                        ▼
+//!                                                                      spool ─ 200 and the id ─▶ http::relay
+//!                                                                        └─▶ delivery: the oldest first ─▶ upstream
 //! ```
-//! What nothing is added to goes on as it came, byte for byte, in the coding that it came in.
+//! What nothing is added to goes on as it came, byte for byte, in the coding that it came in. A request is tried at once even
+//! while older ones wait in the spool: what is new is worth the most, and Sentry sorts events by their own time.
 //!
 //! Metrics: those that the head of `relay/metrics.rs` lists.
 
+mod behind;
 mod breaker;
+mod delivery;
 mod intake;
+mod keeper;
+mod kept;
 mod limits;
 mod metrics;
 mod pile;
 mod senders;
+mod tally;
 mod target;
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, Uri};
 use hyper::body::{Body, Incoming};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use crate::domain::pod::TagChoice;
+use crate::machinery::clock::Clock;
 use crate::machinery::health;
-use crate::sentry::upstream::{NoAnswer, Payload, Upstream, UpstreamError, Way};
-use breaker::Breaker;
+use crate::machinery::spool::{self, Spool};
+use crate::sentry::upstream::{Upstream, UpstreamError, Way};
+use behind::{Behind, may_change};
+pub use delivery::Delivery;
 use intake::{Intake, Taken};
-use limits::Limits;
-use metrics::PerUpstream;
+pub use keeper::Keeper;
+use keeper::Unanswered;
+use kept::Letter;
 pub use metrics::RelayMetrics;
 use pile::Room;
 pub use senders::{Sender, Senders};
+use tally::Tally;
+pub use tally::Teller;
 use target::Target;
 
 /// How the relay works, as the settings have it.
@@ -90,6 +108,17 @@ pub enum Answer {
     Theirs(Response<Incoming>),
     /// Sentry does not want it for so long, as it has said before.
     Limited(Duration),
+    /// It is on disk and goes on later. With the event's id, if it has one.
+    Kept(Option<Box<str>>),
+}
+
+/// Why there is no relay.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("what is to be kept for it cannot be kept in {}", directory.display())]
+    Spool { directory: PathBuf, source: io::Error },
 }
 
 /// Why a request is not taken.
@@ -120,64 +149,78 @@ impl Refusal {
 /// Takes requests in and on.
 #[derive(Debug)]
 pub struct Relay {
-    behind: Vec<Behind>,
+    behind: Vec<Arc<Behind>>,
     routes: Vec<Route>,
     senders: Senders,
     max_body_bytes: u64,
     room: Room,
+    clock: Clock,
+    tally: Arc<Tally>,
+    /// For what its sender does not wait for.
+    left: mpsc::Sender<keeper::Left>,
+    /// Nothing comes in any more once this relay is gone.
+    _end: DropGuard,
     metrics: RelayMetrics,
 }
 
-/// An upstream, and what is known of it.
+/// What has to run beside a relay.
 #[derive(Debug)]
-struct Behind {
-    upstream: Upstream,
-    breaker: Mutex<Breaker>,
-    /// Whether the breaker has anything to say.
-    is_failing: AtomicBool,
-    limits: Mutex<Limits>,
-    /// Whether anything is limited.
-    is_limited: AtomicBool,
-    health: health::Part,
-    metrics: PerUpstream,
+pub struct Errands {
+    /// One for each upstream.
+    pub deliveries: Vec<Delivery>,
+    pub keeper: Keeper,
+    pub teller: Teller,
 }
 
+/// More of them than any disk has room for in its default size, so that they always can be counted in memory.
+const MOST_KEPT: usize = 1_000_000;
+
 impl Relay {
-    /// Connects to nothing yet. `drafts` is a directory for bodies that are too large for memory; `part` makes a line of
-    /// the board for the name of an upstream.
+    /// Connects to nothing yet, and looks for what an earlier process has kept. `directory` is for what does not fit into
+    /// memory or cannot be sent; `part` makes a line of the board for the name of an upstream. Blocks.
     ///
     /// # Errors
-    /// When an upstream's address or certificates cannot be used.
+    /// When an upstream's address or certificates cannot be used, or the directory cannot.
     pub fn new(
         plan: &Plan,
         senders: Senders,
-        drafts: PathBuf,
+        directory: PathBuf,
+        clock: Clock,
         metrics: RelayMetrics,
         part: impl Fn(&str) -> health::Part,
-    ) -> Result<Self, UpstreamError> {
+    ) -> Result<(Self, Errands), RelayError> {
+        let limits = spool::Limits { bytes: plan.spool_max_bytes, entries: MOST_KEPT, age: plan.spool_max_age };
         let mut behind = Vec::with_capacity(plan.upstreams.len());
+        let spools = directory.join("spool");
         for url in &plan.upstreams {
             let upstream = Upstream::new(url, &plan.way)?;
+            let kept = spools.join(spool_name(url));
+            let spool = Spool::open(kept.clone(), limits)
+                .map_err(|source| RelayError::Spool { directory: kept.clone(), source })?;
             let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
-            health.up();
-            behind.push(Behind {
-                upstream,
-                breaker: Mutex::default(),
-                is_failing: AtomicBool::new(false),
-                limits: Mutex::default(),
-                is_limited: AtomicBool::new(false),
-                health,
-                metrics,
-            });
+            behind.push(Arc::new(Behind::new(upstream, spool, health, metrics)));
         }
-        Ok(Self {
+        warn_of_others(&spools, &plan.upstreams);
+        let (ended, tally) = (CancellationToken::new(), Arc::<Tally>::default());
+        let (left, keeper) = Keeper::new(clock.clone());
+        let errands = Errands {
+            deliveries: behind.iter().map(|behind| Delivery::new(behind.clone(), clock.clone())).collect(),
+            keeper,
+            teller: Teller::new(tally.clone(), ended.clone()),
+        };
+        let relay = Self {
             behind,
             routes: plan.routes.clone(),
             senders,
             max_body_bytes: plan.max_body_bytes,
-            room: Room::new(drafts),
+            room: Room::new(directory),
+            clock,
+            tally,
+            left,
+            _end: ended.drop_guard(),
             metrics,
-        })
+        };
+        Ok((relay, errands))
     }
 
     /// Hands a request on and waits for the answer's head.
@@ -186,7 +229,7 @@ impl Relay {
     /// When it is not taken; it may have arrived upstream all the same.
     ///
     /// # Cancel safety
-    /// Dropped, it may have arrived upstream or not.
+    /// Dropped before the body is whole, it is lost. Dropped later, it may have arrived upstream, and is kept to be sent.
     pub async fn forward<B>(&self, arrival: Arrival<B>) -> Result<Answer, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -206,16 +249,18 @@ impl Relay {
     {
         let Arrival { method, uri, mut headers, body, peer } = arrival;
         let target = Target::of(&uri, &headers);
+        self.metrics.received(target.door_label());
         let sender = self.senders.of(peer.ip()).await;
         let mut intake = Intake::new(&target, &headers, &sender.tags, self.max_body_bytes, &self.room);
         intake.take(body).await?;
-        let Taken { pile, is_decoded, report, key: inner_key, undecodable } = intake.finish().await?;
+        let Taken { body, is_decoded, report, key: inner_key, undecodable } = intake.finish().await?;
         if let Some(reason) = undecodable {
             self.metrics.passed(reason);
         }
         if let Some(report) = &report {
             self.metrics.items(report);
             self.metrics.attributed(&sender.whose);
+            self.tally.count(target.project_number(), report, &sender.whose);
         }
         headers.remove(CONTENT_LENGTH);
         if is_decoded {
@@ -223,22 +268,37 @@ impl Relay {
         }
         let key = target.key.as_deref().or(inner_key.as_deref()).unwrap_or_default();
         let Some(behind) = self.route(target.project, key) else { return Err(Refusal::NotKept) };
-        let categories: Vec<_> =
+        let mut categories: Vec<_> =
             report.iter().flat_map(|report| report.items.keys().map(|item| limits::name(item.category))).collect();
+        categories.dedup();
         if let Some(left) = behind.is_unwanted(key, &categories) {
+            behind.metrics.held_back();
             return Ok(Answer::Limited(left));
         }
-        let mut request = Request::new(pile.into_payload());
-        *request.method_mut() = method;
-        *request.headers_mut() = headers;
-        *request.uri_mut() = uri.clone();
-        match behind.ask(request, key).await {
-            Some(Ok(response)) => Ok(Answer::Theirs(response)),
-            Some(Err(_)) | None => Err(Refusal::NotKept),
-        }
+        // What people ask wants an answer now or never.
+        let may_wait = method == Method::POST && target.project_number().is_some();
+        let letter = Letter {
+            method,
+            key: key.into(),
+            categories: categories.into_iter().map(Into::into).collect(),
+            uri: uri.clone(),
+            headers,
+        };
+        let waiting = Unanswered::new(behind, letter, body, may_wait.then_some(&self.left));
+        let reason = match waiting.ask().await {
+            Some(Ok(response)) if may_wait && may_change(response.status()) => "status",
+            Some(Ok(response)) => {
+                waiting.settled();
+                return Ok(Answer::Theirs(response));
+            }
+            Some(Err(error)) => error.reason(),
+            None => "not_asked",
+        };
+        waiting.keep(reason, &self.clock).await?;
+        Ok(Answer::Kept(report.and_then(|report| report.event_id)))
     }
 
-    fn route(&self, project: &str, key: &str) -> Option<&Behind> {
+    fn route(&self, project: &str, key: &str) -> Option<&Arc<Behind>> {
         let is_for = |route: &&Route| {
             route.projects.iter().any(|known| known == project) || route.keys.iter().any(|known| known == key)
         };
@@ -247,77 +307,23 @@ impl Relay {
     }
 }
 
-impl Behind {
-    /// How long nothing of this is wanted yet, by what was said before.
-    fn is_unwanted(&self, key: &str, categories: &[&str]) -> Option<Duration> {
-        if !self.is_limited.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut limits = lock(&self.limits);
-        let left = limits.hold(key, categories, Instant::now());
-        self.is_limited.store(!limits.is_empty(), Ordering::Relaxed);
-        drop(limits);
-        left.inspect(|_| self.metrics.held_back())
-    }
+/// A directory for what is kept for an upstream: no two have the same.
+fn spool_name(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).take(100).collect();
+    format!("{host}-{:08x}", crc32fast::hash(url.as_str().as_bytes()))
+}
 
-    /// `None` when it is not worth a try at present.
-    async fn ask(&self, request: Request<Payload>, key: &str) -> Option<Result<Response<Incoming>, NoAnswer>> {
-        if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {
-            return None;
+/// What is kept for an upstream that has gone from the settings waits for it to come back, or for somebody to delete it.
+fn warn_of_others(spools: &Path, upstreams: &[Url]) {
+    let known: Vec<String> = upstreams.iter().map(spool_name).collect();
+    for entry in spools.read_dir().into_iter().flatten().flatten() {
+        let is_known = known.iter().any(|known| entry.file_name() == **known);
+        // Only an empty one can be removed in this way.
+        if !is_known && std::fs::remove_dir(entry.path()).is_err() {
+            let directory = entry.path();
+            tracing::warn!(directory = %directory.display(), "events are kept there for a Sentry that is no upstream any more");
         }
-        let asked = Instant::now();
-        let answer = self.upstream.send(request).await;
-        match &answer {
-            Ok(response) => {
-                self.metrics.answered(response.status(), asked.elapsed());
-                if response.status().is_server_error() {
-                    self.failed(&format!("answers {}", response.status()));
-                } else {
-                    self.works();
-                }
-                self.learn(response, key);
-            }
-            // Its own fault it is not.
-            Err(NoAnswer::Unreadable) => {}
-            Err(error) => {
-                self.metrics.not_answered(asked.elapsed());
-                self.failed(&error.to_string());
-            }
-        }
-        Some(answer)
-    }
-
-    fn failed(&self, why: &str) {
-        self.is_failing.store(true, Ordering::Relaxed);
-        let mut breaker = lock(&self.breaker);
-        if breaker.failed(Instant::now()) {
-            drop(breaker);
-            self.metrics.broken(true);
-            self.health.down(why);
-            tracing::warn!(upstream = self.upstream.name(), why, "Sentry does not take events");
-        }
-    }
-
-    fn works(&self) {
-        if self.is_failing.swap(false, Ordering::Relaxed) && lock(&self.breaker).answered() {
-            self.metrics.broken(false);
-            self.health.up();
-            tracing::info!(upstream = self.upstream.name(), "Sentry takes events again");
-        }
-    }
-
-    fn learn(&self, response: &Response<Incoming>, key: &str) {
-        let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        if !is_429 && !response.headers().contains_key(limits::HEADER) {
-            return;
-        }
-        let asked = limits::asked(is_429, response.headers());
-        if asked.is_empty() {
-            return;
-        }
-        self.metrics.limited();
-        lock(&self.limits).learn(key, asked, Instant::now());
-        self.is_limited.store(true, Ordering::Relaxed);
     }
 }
 

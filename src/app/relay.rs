@@ -9,7 +9,9 @@ use tokio::sync::watch;
 
 use super::StartError;
 use crate::config::Settings;
+use crate::datadog::AgentSink;
 use crate::domain::pod::PodIdentity;
+use crate::domain::signal::Tag;
 use crate::http::relay::{RelayDoor, router};
 use crate::kubernetes::pods::{NodePods, PodApi, PodMetrics, PodWatch};
 use crate::machinery::clock::Clock;
@@ -34,14 +36,23 @@ pub(super) fn start(
     settings: &Settings,
     listener: Option<TcpListener>,
     around: &Surroundings<'_>,
+    sink: AgentSink,
     registry: &mut Registry,
     metrics: &ListenerMetrics,
 ) -> Result<(), StartError> {
     let Some((plan, listener)) = settings.relay().zip(listener) else { return Ok(()) };
     let part = |upstream: &str| around.health.optional(&format!("relay {upstream}"));
-    let drafts = settings.data_dir.join("relay");
+    let directory = settings.data_dir.join("relay");
     let senders = senders(settings, plan, around, registry)?;
-    let relay = Relay::new(plan, senders, drafts, RelayMetrics::register(registry), part)?;
+    let (relay, errands) =
+        Relay::new(plan, senders, directory, around.clock.clone(), RelayMetrics::register(registry), part)?;
+    let supervisor = around.supervisor;
+    for delivery in errands.deliveries {
+        supervisor.spawn("relay delivery", delivery.run(supervisor.stop()));
+    }
+    let tags = settings.datadog.tags.iter().map(|raw| Tag::parse(raw)).collect();
+    supervisor.spawn("relay teller", errands.teller.run(sink, tags));
+    supervisor.spawn("relay keeper", errands.keeper.run());
     let limits = Limits {
         connections: settings.relay.max_connections.get(),
         per_peer: settings.relay.max_connections_per_peer.get(),

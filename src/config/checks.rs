@@ -56,7 +56,7 @@ pub(super) fn check(settings: &mut Settings, layers: &mut Layers<'_>) -> Checked
     }
     checks.within("shutdown_deadline", settings.shutdown_deadline, &Settings::SHUTDOWN, span::show);
     checks.within("webhooks.max_body_bytes", settings.webhooks.max_body_bytes, &WebhookSettings::BODY_BYTES, count);
-    let tags = checks.tags("datadog.tags", &settings.datadog.tags, &tag::ALL);
+    let tags = checks.tags("datadog.tags", &settings.datadog.tags);
     for (index, jenkins) in settings.jenkins.iter_mut().enumerate() {
         checks.jenkins(&format!("jenkins[{index}]"), jenkins, &tags);
     }
@@ -271,8 +271,7 @@ impl Checks<'_, '_> {
         }
     }
 
-    /// `ours` are those that recoverd sets itself where these go.
-    fn tags(&mut self, path: &str, raw: &[String], ours: &[&str]) -> Vec<Tag> {
+    fn tags(&mut self, path: &str, raw: &[String]) -> Vec<Tag> {
         let mut tags = Vec::with_capacity(raw.len());
         for (index, raw) in raw.iter().enumerate() {
             let path = format!("{path}[{index}]");
@@ -285,7 +284,7 @@ impl Checks<'_, '_> {
                     &path,
                     "a tag named host would move the check to that host and split its group; choose another name",
                 );
-            } else if ours.contains(&key.as_str()) {
+            } else if tag::OF_JOBS.contains(&key.as_str()) {
                 self.wrong(&path, &format!("recoverd sets the tag {key} itself; choose another name"));
             } else if !tags.contains(&tag) {
                 tags.push(tag);
@@ -333,7 +332,7 @@ impl Checks<'_, '_> {
             }
         }
         let mut tags = common.to_vec();
-        for tag in self.tags(&format!("{path}.tags"), &jenkins.tags, &tag::OF_JOBS) {
+        for tag in self.tags(&format!("{path}.tags"), &jenkins.tags) {
             if !tags.contains(&tag) {
                 tags.push(tag);
             }
@@ -441,12 +440,7 @@ impl Checks<'_, '_> {
             }
         }
         let branches = Some(branches).filter(|globs| !globs.is_empty());
-        Policy {
-            mode: rule.mode,
-            branches,
-            results,
-            tags: self.tags(&format!("{path}.tags"), &rule.tags, &tag::OF_JOBS),
-        }
+        Policy { mode: rule.mode, branches, results, tags: self.tags(&format!("{path}.tags"), &rule.tags) }
     }
 
     /// Without any `[[jenkins]]`, a Jenkins on this host can be tried out at once, and nobody else gets in.

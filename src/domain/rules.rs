@@ -11,7 +11,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use super::build::{Outcome, Progress};
 use super::job::{ControllerName, JobKey, JobPath};
 use super::sentry::IntegrationName;
-use super::signal::Tag;
+use super::signal::{Tag, tag};
 use super::status::{Status, Verdict};
 
 /// Which of a project's branches decide.
@@ -170,9 +170,10 @@ impl Rulebook {
         self.controllers.insert(controller, rules);
     }
 
-    /// `tags` are the operator's.
-    pub fn add_integration(&mut self, integration: IntegrationName, tags: Vec<Tag>) {
-        self.integrations.insert(integration, tags.into());
+    /// `tags` are the operator's. One that would stand beside our own of that name is left out.
+    pub fn add_integration(&mut self, integration: IntegrationName, tags: impl IntoIterator<Item = Tag>) {
+        let is_free = |tag: &Tag| !tag::OF_SENTRY.contains(&&*tag.key);
+        self.integrations.insert(integration, tags.into_iter().filter(is_free).collect());
     }
 
     /// The operator's tags; `None` for an integration that is not configured (any more).

@@ -66,34 +66,19 @@ pub mod tag {
     pub const STATUS: &str = "status";
     /// The pod that an event came from, at the names of Datadog's own integrations.
     pub const POD_NAME: &str = "pod_name";
-    pub const POD_NAMESPACE: &str = "kube_namespace";
+    pub const KUBE_NAMESPACE: &str = "kube_namespace";
     /// Its value `none` keeps the Agent from adding the sender's own pod and image, which differ from pod to pod and
     /// would split a check. The Agent strips it.
     pub const CARDINALITY: &str = "dd.internal.card";
 
-    /// Those of jobs, their checks, events and metrics.
-    pub const OF_JOBS: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+    /// Of an item that an SDK sends: an event, a transaction, …
+    pub const CATEGORY: &str = "category";
 
-    pub const ALL: [&str; 18] = [
-        JOB,
-        CONTROLLER,
-        JENKINS_URL,
-        BRANCH,
-        RESULT,
-        NODE,
-        INTEGRATION,
-        PROJECT,
-        ISSUE,
-        ALERT,
-        ALERT_ID,
-        RULE,
-        LEVEL,
-        ACTION,
-        STATUS,
-        POD_NAME,
-        POD_NAMESPACE,
-        CARDINALITY,
-    ];
+    /// What is on the signals of jobs: nobody else may set these.
+    pub const OF_JOBS: [&str; 7] = [JOB, CONTROLLER, JENKINS_URL, BRANCH, RESULT, NODE, CARDINALITY];
+    /// What is on those of Sentry and the relay. An operator's own tags of that name are on all else.
+    pub const OF_SENTRY: [&str; 12] =
+        [INTEGRATION, PROJECT, ISSUE, ALERT, ALERT_ID, RULE, LEVEL, ACTION, STATUS, CATEGORY, POD_NAME, KUBE_NAMESPACE];
 }
 
 /// The service check of a Jenkins job; Datadog's own plugin calls it so.
@@ -107,7 +92,7 @@ pub const ALERT_STATUS: &str = "sentry.alert.status";
 
 pub const CHECKS: [&str; 4] = [JOB_STATUS, ISSUE_STATUS, PROJECT_STATUS, ALERT_STATUS];
 
-/// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin.
+/// The metrics of builds and controllers, at the names and units of Datadog's Jenkins plugin, and those of the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetricName {
     /// Count of builds begun.
@@ -163,10 +148,12 @@ pub enum MetricName {
     SentryComment,
     /// Open issues of a project, by `status`.
     SentryIssuesOpen,
+    /// Count of what SDKs sent to Sentry through the relay.
+    RelayEvents,
 }
 
 impl MetricName {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::JobStarted,
         Self::JobCompleted,
         Self::JobDuration,
@@ -195,6 +182,7 @@ impl MetricName {
         Self::SentryError,
         Self::SentryComment,
         Self::SentryIssuesOpen,
+        Self::RelayEvents,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -227,6 +215,7 @@ impl MetricName {
             Self::SentryError => "sentry.error.created",
             Self::SentryComment => "sentry.comment.created",
             Self::SentryIssuesOpen => "sentry.issues.open",
+            Self::RelayEvents => "sentry.relay.events",
         }
     }
 }

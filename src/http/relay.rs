@@ -96,6 +96,7 @@ fn told(answer: Result<Answer, Refusal>) -> Response {
             response
         }
         Ok(Answer::Limited(left)) => limited(left.as_secs().max(1)),
+        Ok(Answer::Kept(event_id)) => kept(event_id.as_deref()),
         Err(refusal) => refuse(&refusal),
     }
 }
@@ -163,6 +164,15 @@ fn let_browsers_read(headers: &mut HeaderMap) {
     headers
         .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
         .or_insert(HeaderValue::from_static("x-sentry-error, x-sentry-rate-limits, retry-after"));
+}
+
+/// As Sentry answers, which writes an id without dashes.
+fn kept(event_id: Option<&str>) -> Response {
+    let body = match event_id {
+        Some(id) => json!({ "id": id.replace('-', "") }),
+        None => json!({}),
+    };
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 fn limited(seconds: u64) -> Response {

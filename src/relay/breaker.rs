@@ -8,6 +8,8 @@ pub(super) struct Breaker {
     failures: u32,
     /// Nobody asks before.
     closed_until: Option<Instant>,
+    /// One is finding out.
+    is_tried: bool,
 }
 
 impl Breaker {
@@ -23,19 +25,29 @@ impl Breaker {
             Some(until) if now < until => false,
             Some(_) => {
                 self.closed_until = Some(now + self.pause());
+                self.is_tried = true;
                 true
             }
         }
     }
 
+    /// How long there is no sense in asking.
+    pub(super) fn pause_left(&self, now: Instant) -> Duration {
+        self.closed_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
     /// Returns whether this is news: it was broken until now.
     pub(super) fn answered(&mut self) -> bool {
-        self.failures = 0;
+        (self.failures, self.is_tried) = (0, false);
         self.closed_until.take().is_some()
     }
 
     /// Returns whether this is news: it is broken from now on.
     pub(super) fn failed(&mut self, now: Instant) -> bool {
+        // What was under way when it broke says nothing new, however much that was.
+        if !std::mem::take(&mut self.is_tried) && self.closed_until.is_some_and(|until| now < until) {
+            return false;
+        }
         self.failures = self.failures.saturating_add(1);
         if self.failures < Self::PATIENCE {
             return false;
@@ -85,8 +97,20 @@ mod tests {
 
     #[test]
     fn the_pause_does_not_grow_for_ever() {
+        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
+        for _ in 0..1_000 {
+            breaker.failed(now);
+            now += breaker.pause_left(now);
+            assert!(breaker.lets_through(now));
+        }
+        breaker.failed(now);
+        assert_eq!(breaker.pause_left(now), Breaker::LONGEST);
+    }
+
+    #[test]
+    fn a_crowd_that_fails_at_once_is_one_failure() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         (0..1_000).for_each(|_| _ = breaker.failed(now));
-        assert!(breaker.lets_through(now + Breaker::LONGEST));
+        assert_eq!(breaker.pause_left(now), Breaker::SHORTEST);
     }
 }

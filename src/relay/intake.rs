@@ -11,7 +11,7 @@ use hyper::body::Body;
 use tokio::time::Instant;
 
 use super::Refusal;
-use super::pile::{Pile, Room};
+use super::pile::{Closed, Pile, Room};
 use super::target::Target;
 use crate::sentry::encoding::{Codings, DecodeError, DecodeLimits, Decoder};
 use crate::sentry::envelope::{Report, Splicer, Tags};
@@ -23,7 +23,7 @@ const SLOWEST: u64 = 16 << 10;
 
 /// A body that has come whole.
 pub(super) struct Taken {
-    pub(super) pile: Pile,
+    pub(super) body: Closed,
     /// It is no longer in the coding that it came in.
     pub(super) is_decoded: bool,
     /// Of what there may be tags in.
@@ -163,14 +163,14 @@ impl Intake {
             spliced = Some(pile);
         }
         let is_changed = report.as_ref().is_some_and(Report::is_changed);
-        let (mut pile, is_decoded) = match (raw, spliced) {
+        let (pile, is_decoded) = match (raw, spliced) {
             (Some(_), Some(spliced)) if is_changed => (spliced, true),
             (Some(raw), _) => (raw, false),
             (None, Some(spliced)) => (spliced, false),
             (None, None) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
         };
-        pile.close().await?;
-        Ok(Taken { pile, is_decoded, report, key, undecodable })
+        let body = pile.close().await?;
+        Ok(Taken { body, is_decoded, report, key, undecodable })
     }
 }
 

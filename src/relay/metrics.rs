@@ -3,6 +3,9 @@
 //! `recoverd_relay_requests_total` by upstream and status, `recoverd_relay_upstream_seconds`, `recoverd_relay_rate_limits_total`,
 //! `recoverd_relay_held_back_total` and `recoverd_relay_upstream_broken` by upstream, `recoverd_relay_items_total` by category and
 //! outcome, `recoverd_relay_passed_total`, `recoverd_relay_unattributed_total` and `recoverd_relay_refused_total` by reason.
+//! `recoverd_relay_received_total` by door. Of the spool, by upstream: `recoverd_relay_spooled_total`,
+//! `recoverd_relay_spool_refused_total`, `recoverd_relay_spool_retries_total` and `recoverd_relay_spool_dropped_total` by reason,
+//! `recoverd_relay_spool_delivered_total`, `recoverd_relay_spool_bytes` and `recoverd_relay_spool_entries`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +18,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::target::DOORS;
 use crate::domain::pod::{Attribution, Unattributable};
+use crate::machinery::spool::Held;
 use crate::sentry::envelope::Report;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +45,17 @@ struct Because {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    door: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fate {
+    upstream: Arc<str>,
+    reason: &'static str,
+}
+
 const STATUSES: [&str; 6] = ["2xx", "3xx", "4xx", "429", "5xx", "none"];
 
 /// Numbers of the relay.
@@ -54,6 +70,14 @@ pub struct RelayMetrics {
     passed: Family<Because, Counter>,
     unattributed: Family<Because, Counter>,
     refused: Family<Because, Counter>,
+    received: Family<By, Counter>,
+    kept: Family<Fate, Counter>,
+    not_kept: Family<Fate, Counter>,
+    retried: Family<Fate, Counter>,
+    dropped: Family<Fate, Counter>,
+    delivered: Family<To, Counter>,
+    bytes: Family<To, Gauge>,
+    entries: Family<To, Gauge>,
 }
 
 fn seconds() -> Histogram {
@@ -72,6 +96,14 @@ impl RelayMetrics {
             passed: Family::default(),
             unattributed: Family::default(),
             refused: Family::default(),
+            received: Family::default(),
+            kept: Family::default(),
+            not_kept: Family::default(),
+            retried: Family::default(),
+            dropped: Family::default(),
+            delivered: Family::default(),
+            bytes: Family::default(),
+            entries: Family::default(),
         };
         let help = "Requests that an upstream was asked, by the status that it answered";
         registry.register("recoverd_relay_requests", help, new.requests.clone());
@@ -90,6 +122,23 @@ impl RelayMetrics {
         let help = "Bodies whose pod is not known";
         registry.register("recoverd_relay_unattributed", help, new.unattributed.clone());
         registry.register("recoverd_relay_refused", "Requests that were not taken", new.refused.clone());
+        let help = "Requests that came in, by the door at Sentry that they are for";
+        registry.register("recoverd_relay_received", help, new.received.clone());
+        let help = "Requests kept on disk, by why they could not be sent at once";
+        registry.register("recoverd_relay_spooled", help, new.kept.clone());
+        let help = "Requests that could neither be sent nor kept";
+        registry.register("recoverd_relay_spool_refused", help, new.not_kept.clone());
+        let help = "Times that a kept request could not be sent yet";
+        registry.register("recoverd_relay_spool_retries", help, new.retried.clone());
+        let help = "Kept requests that were given up";
+        registry.register("recoverd_relay_spool_dropped", help, new.dropped.clone());
+        let help = "Kept requests that an upstream has taken";
+        registry.register("recoverd_relay_spool_delivered", help, new.delivered.clone());
+        registry.register("recoverd_relay_spool_bytes", "Room on disk that kept requests take", new.bytes.clone());
+        registry.register("recoverd_relay_spool_entries", "Kept requests", new.entries.clone());
+        for door in DOORS.into_iter().chain(["other"]) {
+            drop(new.received.get_or_create(&By { door }));
+        }
         for reason in Unattributable::ALL {
             drop(new.unattributed.get_or_create(&Because { reason: reason.as_str() }));
         }
@@ -104,14 +153,37 @@ impl RelayMetrics {
     pub(super) fn upstream(&self, name: &str) -> PerUpstream {
         let upstream: Arc<str> = name.into();
         let to = To { upstream: upstream.clone() };
+        let all = [
+            (&self.kept, &["status", "unreachable", "timeout", "broken", "not_asked", "unreadable", "left"][..]),
+            (&self.not_kept, &["full", "disk_full", "unwritable", "too_many"]),
+            (&self.retried, &["limited", "status", "unreachable", "timeout", "broken", "not_asked", "unreadable"]),
+            (&self.dropped, &["expired", "damaged", "bad_request", "unauthorized", "too_large", "rejected"]),
+        ];
+        for (family, reasons) in all {
+            for &reason in reasons {
+                drop(family.get_or_create(&Fate { upstream: upstream.clone(), reason }));
+            }
+        }
         PerUpstream {
+            kept: self.kept.clone(),
+            not_kept: self.not_kept.clone(),
+            retried: self.retried.clone(),
+            dropped: self.dropped.clone(),
+            delivered: self.delivered.get_or_create_owned(&to),
+            bytes: self.bytes.get_or_create_owned(&to),
+            entries: self.entries.get_or_create_owned(&to),
             requests: STATUSES
                 .map(|status| self.requests.get_or_create_owned(&Asked { upstream: upstream.clone(), status })),
             seconds: self.seconds.get_or_create_owned(&to),
             limited: self.limited.get_or_create_owned(&to),
             held_back: self.held_back.get_or_create_owned(&to),
             broken: self.broken.get_or_create_owned(&to),
+            upstream,
         }
+    }
+
+    pub(super) fn received(&self, door: &'static str) {
+        self.received.get_or_create(&By { door }).inc();
     }
 
     pub(super) fn items(&self, report: &Report) {
@@ -140,11 +212,19 @@ impl RelayMetrics {
 /// What is counted of one upstream, looked up once.
 #[derive(Debug)]
 pub(super) struct PerUpstream {
+    upstream: Arc<str>,
     requests: [Counter; STATUSES.len()],
     seconds: Histogram,
     limited: Counter,
     held_back: Counter,
     broken: Gauge,
+    kept: Family<Fate, Counter>,
+    not_kept: Family<Fate, Counter>,
+    retried: Family<Fate, Counter>,
+    dropped: Family<Fate, Counter>,
+    delivered: Counter,
+    bytes: Gauge,
+    entries: Gauge,
 }
 
 impl PerUpstream {
@@ -177,5 +257,34 @@ impl PerUpstream {
 
     pub(super) fn broken(&self, broken: bool) {
         self.broken.set(broken.into());
+    }
+
+    pub(super) fn kept(&self, reason: &'static str) {
+        self.kept.get_or_create(&self.fate(reason)).inc();
+    }
+
+    pub(super) fn not_kept(&self, reason: &'static str) {
+        self.not_kept.get_or_create(&self.fate(reason)).inc();
+    }
+
+    pub(super) fn retried(&self, reason: &'static str) {
+        self.retried.get_or_create(&self.fate(reason)).inc();
+    }
+
+    pub(super) fn dropped(&self, reason: &'static str) {
+        self.dropped.get_or_create(&self.fate(reason)).inc();
+    }
+
+    pub(super) fn delivered(&self) {
+        self.delivered.inc();
+    }
+
+    pub(super) fn holds(&self, held: Held) {
+        self.entries.set(i64::try_from(held.entries).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(held.bytes).unwrap_or(i64::MAX));
+    }
+
+    fn fate(&self, reason: &'static str) -> Fate {
+        Fate { upstream: self.upstream.clone(), reason }
     }
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::fs::{File, OpenOptions};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 
+use crate::machinery::blocks::blocks;
+use crate::machinery::spool;
 use crate::sentry::upstream::Payload;
 
 /// More of one body than this goes to a file.
@@ -143,31 +145,39 @@ impl Pile {
 
     /// # Errors
     /// When the file cannot be written.
-    pub(super) async fn close(&mut self) -> io::Result<()> {
+    pub(super) async fn close(mut self) -> io::Result<Closed> {
         self.close_tail();
         if self.file.is_some() {
             self.spill().await?;
         }
-        if let Some(file) = &mut self.file {
-            file.flush().await?;
-            file.rewind().await?;
-        }
-        Ok(())
-    }
-
-    /// To be closed before.
-    pub(super) fn into_payload(self) -> Payload {
-        match self.file {
-            None => Payload::held(self.pieces),
-            Some(file) => Payload::read(self.bytes, blocks(file)),
-        }
+        let body = match self.file {
+            None => spool::Body::Held(self.pieces),
+            Some(mut file) => {
+                file.flush().await?;
+                spool::Body::File(Arc::new(file.into_std().await), self.bytes)
+            }
+        };
+        Ok(Closed { body, _share: self.share })
     }
 }
 
-fn blocks(file: File) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
-    futures_util::stream::try_unfold((file, BytesMut::new()), async |(mut file, mut block)| {
-        block.reserve(BLOCK);
-        let read = file.read_buf(&mut block).await?;
-        Ok((read > 0).then(|| (block.split().freeze(), (file, block))))
-    })
+/// A whole body, to be sent or kept as often as is needed.
+#[derive(Debug)]
+pub(super) struct Closed {
+    body: spool::Body,
+    /// Held as long as the body is.
+    _share: Share,
+}
+
+impl Closed {
+    pub(super) fn payload(&self) -> Payload {
+        match &self.body {
+            spool::Body::Held(pieces) => Payload::held(pieces.iter().cloned()),
+            spool::Body::File(file, bytes) => Payload::read(*bytes, blocks(file.clone(), 0..*bytes)),
+        }
+    }
+
+    pub(super) fn body(&self) -> spool::Body {
+        self.body.clone()
+    }
 }

@@ -35,13 +35,32 @@ impl<'a> Target<'a> {
         Self { project, kind, door, key: key.filter(|key| is_key(key)) }
     }
 
-    #[cfg(test)]
-    /// A project's number, or a word for what is none: others choose what they ask for.
-    pub(super) fn project_label(&self) -> &'a str {
-        let is_plain = self.project.len() <= 20 && !self.project.is_empty();
-        if is_plain && self.project.bytes().all(|byte| byte.is_ascii_digit()) { self.project } else { "other" }
+    /// The number of a project that events are sent to. Below `/api/0/` is what people ask.
+    pub(super) fn project_number(&self) -> Option<u64> {
+        let is_plain = self.project.bytes().all(|byte| byte.is_ascii_digit());
+        self.project.parse().ok().filter(|number| is_plain && *number > 0)
+    }
+
+    /// The door's name, or a word for what is none: others choose what they ask for.
+    pub(super) fn door_label(&self) -> &'static str {
+        DOORS.into_iter().find(|known| *known == self.door && self.project_number().is_some()).unwrap_or("other")
     }
 }
+
+/// What Sentry takes events in by.
+pub(super) const DOORS: [&str; 11] = [
+    "envelope",
+    "store",
+    "minidump",
+    "security",
+    "csp-report",
+    "nel",
+    "events",
+    "unreal",
+    "cron",
+    "otlp",
+    "integration",
+];
 
 fn is_key(key: &str) -> bool {
     (1..=64).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -114,10 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn a_project_that_is_no_number_is_no_label() {
-        for (path, label) in [("/api/42/store/", "42"), ("/api/a%7Cb/store/", "other"), ("/api/", "other")] {
+    fn what_is_no_project_and_no_door_is_no_label() {
+        let table = [
+            ("/api/42/store/", Some(42), "store"),
+            ("/api/42/../", Some(42), "other"),
+            ("/api/+42/store/", None, "other"),
+            ("/api/99999999999999999999/store/", None, "other"),
+            ("/api/a%7Cb/store/", None, "other"),
+            ("/api/0/store/", None, "other"),
+            ("/api/", None, "other"),
+        ];
+        for (path, project, door) in table {
             let uri: Uri = path.parse().unwrap();
-            assert_eq!(Target::of(&uri, &HeaderMap::new()).project_label(), label, "{path}");
+            let target = Target::of(&uri, &HeaderMap::new());
+            assert_eq!((target.project_number(), target.door_label()), (project, door), "{path}");
         }
     }
 }

@@ -32,6 +32,11 @@ impl Recorded {
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
+
+    /// Of a body that is not text to its end.
+    pub fn text_of_head(&self) -> String {
+        String::from_utf8_lossy(&self.body[..self.body.len().min(1_000)]).into_owned()
+    }
 }
 
 /// What is answered.
@@ -57,11 +62,13 @@ impl Reply {
 struct Ingestion {
     recorded: mpsc::Sender<Recorded>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
+    poison: Arc<Mutex<Option<&'static str>>>,
 }
 
 pub struct Ingest {
     pub address: SocketAddr,
     replies: Arc<Mutex<VecDeque<Reply>>>,
+    poison: Arc<Mutex<Option<&'static str>>>,
     recorded: tokio::sync::Mutex<mpsc::Receiver<Recorded>>,
 }
 
@@ -74,11 +81,12 @@ impl Ingest {
         let address = listener.local_addr().unwrap();
         let (sender, recorded) = mpsc::channel(100_000);
         let replies = Arc::<Mutex<VecDeque<Reply>>>::default();
-        let state = Ingestion { recorded: sender, replies: replies.clone() };
+        let poison = Arc::<Mutex<Option<&'static str>>>::default();
+        let state = Ingestion { recorded: sender, replies: replies.clone(), poison: poison.clone() };
         let router = Router::new().fallback(take).with_state(state);
         #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, replies, recorded: tokio::sync::Mutex::new(recorded) }
+        Self { address, replies, poison, recorded: tokio::sync::Mutex::new(recorded) }
     }
 
     /// The settings of a relay before it; `more` comes behind them.
@@ -91,9 +99,19 @@ impl Ingest {
         self.replies.lock().unwrap().push_back(reply);
     }
 
+    /// What has this in it is answered with a 500 from now on.
+    pub fn choke_on(&self, word: &'static str) {
+        *self.poison.lock().unwrap() = Some(word);
+    }
+
     pub async fn next(&self) -> Recorded {
         let mut recorded = self.recorded.lock().await;
         tokio::time::timeout(PATIENCE, recorded.recv()).await.expect("no request came").unwrap()
+    }
+
+    /// What has come already.
+    pub async fn try_next(&self) -> Option<Recorded> {
+        self.recorded.lock().await.try_recv().ok()
     }
 
     /// What came without anybody having looked at it.
@@ -111,7 +129,12 @@ async fn take(State(ingestion): State<Ingestion>, request: Request) -> Response 
     let Ok(body) = to_bytes(body, usize::MAX).await else { return Response::default() };
     let target = parts.uri.path_and_query().unwrap().to_string();
     let recorded = Recorded { method: parts.method, target, headers: parts.headers, body: body.to_vec() };
+    let poison = *ingestion.poison.lock().unwrap();
+    let is_poison = poison.is_some_and(|word| recorded.text_of_head().contains(word));
     ingestion.recorded.send(recorded).await.unwrap();
+    if is_poison {
+        return Response::builder().status(500).body(Body::empty()).unwrap();
+    }
     let reply = ingestion.replies.lock().unwrap().pop_front().unwrap_or(Reply::new(200, r#"{"id":"of upstream"}"#));
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {

@@ -32,6 +32,7 @@ mod readme;
 mod refuses;
 mod relay_attributes;
 mod relay_forwards;
+mod relay_outlives;
 mod sentry_alerts;
 mod sentry_errors;
 mod sentry_looks;

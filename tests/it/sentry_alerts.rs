@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use recoverd::datadog::decode::{Check, Datagram};
 use recoverd::domain::build::Timestamp;
 use recoverd::domain::sentry::tally::Tally;
-use recoverd::domain::sentry::{IntegrationName, IssueReport, IssueState, IssueText, Level, Occurrence, SentryKey, Subject};
+use recoverd::domain::sentry::{
+    IntegrationName, IssueReport, IssueState, IssueText, Level, Occurrence, SentryKey, Subject,
+};
 use recoverd::machinery::clock::Clock;
 use recoverd::store::{Store, StoreMetrics};
 use serde_json::{Value, json};
@@ -335,8 +337,7 @@ async fn a_flood_of_issues_in_one_project_is_bounded() {
     rulebook.add_integration(name.clone(), Vec::new());
     let health = recoverd::machinery::health::Health::default().required("store");
     let metrics = StoreMetrics::register(&mut registry);
-    let (store, mut news) =
-        Store::open(directory.path(), rulebook.into(), Clock::system(), health, metrics).unwrap();
+    let (store, mut news) = Store::open(directory.path(), rulebook.into(), Clock::system(), health, metrics).unwrap();
     let told = async { while news.recv().await.is_some() {} };
     let fed = async {
         let all = Tally::MAX_ISSUES as u64 + MORE;

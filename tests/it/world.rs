@@ -71,9 +71,15 @@ impl World {
 
     /// On what the directory `data` in there holds.
     pub async fn on(directory: TempDir, more: &str) -> Self {
+        Self::at(directory, more, Clock::system()).await
+    }
+
+    /// With a clock that the test sets.
+    pub async fn at(directory: TempDir, more: &str, clock: Clock) -> Self {
         let agent = Agent::udp().await;
         let text = settings_text(directory.path(), &agent.address, more);
-        Self { running: start(&directory, &text).await, agent, client: reqwest::Client::new(), directory, text }
+        let running = start(&directory, &text, clock).await;
+        Self { running, agent, client: reqwest::Client::new(), directory, text }
     }
 
     /// Stops and starts again on the same data, with the same Agent.
@@ -86,7 +92,7 @@ impl World {
     pub async fn restarted_with(self, text: String) -> Self {
         let Self { running, agent, client, directory, .. } = self;
         assert_eq!(running.end(PATIENCE).await, Ended::Drained);
-        Self { running: start(&directory, &text).await, agent, client, directory, text }
+        Self { running: start(&directory, &text, Clock::system()).await, agent, client, directory, text }
     }
 
     pub fn text(&self) -> &str {
@@ -131,10 +137,10 @@ impl World {
     }
 }
 
-async fn start(directory: &TempDir, text: &str) -> Running {
+async fn start(directory: &TempDir, text: &str, clock: Clock) -> Running {
     let settings = load(directory.path(), text);
     let bound = Bound::bind(&settings).await.unwrap();
-    bound.start(&settings, own_pod(), Clock::system()).unwrap()
+    bound.start(&settings, own_pod(), clock).unwrap()
 }
 
 /// The pod that recoverd is in.
@@ -312,6 +318,7 @@ pub struct Process {
     pub child: Child,
     pub webhooks: SocketAddr,
     pub admin: SocketAddr,
+    pub relay: Option<SocketAddr>,
 }
 
 impl Process {
@@ -339,6 +346,7 @@ impl Process {
         #[expect(clippy::disallowed_methods, reason = "it ends with the child")]
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let address = |field: &str| ready[field].as_str().unwrap().parse().unwrap();
-        Self { webhooks: address("webhooks"), admin: address("admin"), child }
+        let relay = ready["relay"].as_str().map(|address| address.parse().unwrap());
+        Self { webhooks: address("webhooks"), admin: address("admin"), relay, child }
     }
 }

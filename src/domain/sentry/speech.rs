@@ -212,7 +212,7 @@ impl<'a> SentrySpeaker<'a> {
             (tag::RULE, notice.rule.as_deref()),
             (tag::LEVEL, notice.level.map(super::Level::as_str)),
             (tag::POD_NAME, notice.pod_name.as_deref()),
-            (tag::POD_NAMESPACE, notice.pod_namespace.as_deref()),
+            (tag::KUBE_NAMESPACE, notice.pod_namespace.as_deref()),
         ];
         tags.extend(optional.into_iter().filter_map(|(key, value)| Some(Tag::new(key, value?))));
         tags

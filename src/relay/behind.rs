@@ -1,0 +1,192 @@
+//! One upstream: whether it is worth asking, what it does not want, and what is kept for it.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+
+use super::breaker::Breaker;
+use super::kept::Letter;
+use super::limits::{self, Limits};
+use super::metrics::PerUpstream;
+use super::pile::Closed;
+use super::{Refusal, lock};
+use crate::machinery::clock::Clock;
+use crate::machinery::health;
+use crate::machinery::spool::{NotKept, Spool};
+use crate::sentry::upstream::{NoAnswer, Payload, Upstream};
+
+/// An upstream, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Behind {
+    pub(super) upstream: Upstream,
+    pub(super) breaker: Mutex<Breaker>,
+    /// Whether the breaker has anything to say.
+    is_failing: AtomicBool,
+    /// How often it has taken something, or said that it does not want it.
+    pub(super) works: AtomicU64,
+    /// It works again.
+    pub(super) recovered: Notify,
+    limits: Mutex<Limits>,
+    /// Whether anything is limited.
+    is_limited: AtomicBool,
+    pub(super) spool: Spool,
+    /// What is wrong with it, when it is broken.
+    trouble: Mutex<Option<String>>,
+    health: health::Part,
+    pub(super) metrics: PerUpstream,
+}
+
+/// Whether another time the answer may be another: it was not what was sent.
+pub(super) fn may_change(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
+}
+
+impl Behind {
+    pub(super) fn new(upstream: Upstream, spool: Spool, health: health::Part, metrics: PerUpstream) -> Self {
+        health.up();
+        let held = spool.held();
+        if held.entries > 0 {
+            tracing::info!(
+                upstream = upstream.name(),
+                entries = held.entries,
+                bytes = held.bytes,
+                "kept events are sent now"
+            );
+        }
+        metrics.holds(held);
+        Self {
+            upstream,
+            breaker: Mutex::default(),
+            is_failing: AtomicBool::new(false),
+            works: AtomicU64::new(0),
+            recovered: Notify::new(),
+            limits: Mutex::default(),
+            is_limited: AtomicBool::new(false),
+            spool,
+            trouble: Mutex::default(),
+            health,
+            metrics,
+        }
+    }
+
+    /// On `Ok` it survives a crash of the node.
+    pub(super) async fn keep(
+        &self,
+        letter: &Letter,
+        body: &Closed,
+        reason: &'static str,
+        clock: &Clock,
+    ) -> Result<(), Refusal> {
+        let kept = match letter.encode() {
+            Some(head) => self.spool.append(clock.now(), letter.lane(), head, body.body()).await,
+            None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+        };
+        self.metrics.holds(self.spool.held());
+        match kept {
+            Ok(()) => self.metrics.kept(reason),
+            Err(error) => {
+                self.metrics.not_kept(match &error {
+                    NotKept::Full => "full",
+                    NotKept::DiskFull => "disk_full",
+                    NotKept::Unwritable(_) => "unwritable",
+                });
+                self.show(Some(&error));
+                tracing::debug!(upstream = self.upstream.name(), %error, "an event could not be kept");
+                return Err(Refusal::NotKept);
+            }
+        }
+        self.show(None);
+        Ok(())
+    }
+
+    /// Says on the board what is wrong, and how much waits for it to be over.
+    pub(super) fn show(&self, not_kept: Option<&NotKept>) {
+        let trouble = lock(&self.trouble);
+        let (Some(why), held) = (trouble.as_deref(), self.spool.held()) else { return };
+        let more = not_kept.map(|error| format!("; {error}: more is refused")).unwrap_or_default();
+        self.health.down(format!("{why}; {} requests wait on disk, {} KiB{more}", held.entries, held.bytes / 1024));
+    }
+
+    /// How long nothing of this is wanted yet, by what was said before.
+    pub(super) fn is_unwanted(&self, key: &str, categories: &[impl AsRef<str>]) -> Option<Duration> {
+        if !self.is_limited.load(Ordering::Relaxed) {
+            return None;
+        }
+        let categories: Vec<&str> = categories.iter().map(AsRef::as_ref).collect();
+        let mut limits = lock(&self.limits);
+        let left = limits.hold(key, &categories, Instant::now());
+        self.is_limited.store(!limits.is_empty(), Ordering::Relaxed);
+        left
+    }
+
+    /// `None` when it is not worth a try at present.
+    pub(super) async fn ask(&self, letter: &Letter, payload: Payload) -> Option<Result<Response<Incoming>, NoAnswer>> {
+        if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {
+            return None;
+        }
+        let asked = Instant::now();
+        let answer = self.upstream.send(letter.request(payload)).await;
+        match &answer {
+            Ok(response) => {
+                self.metrics.answered(response.status(), asked.elapsed());
+                if response.status().is_server_error() {
+                    self.failed(&format!("answers {}", response.status()));
+                } else {
+                    self.works();
+                }
+                self.learn(response, &letter.key);
+            }
+            // Its own fault it is not.
+            Err(NoAnswer::Unreadable) => {}
+            Err(error) => {
+                self.metrics.not_answered(asked.elapsed());
+                self.failed(&error.to_string());
+            }
+        }
+        Some(answer)
+    }
+
+    fn failed(&self, why: &str) {
+        self.is_failing.store(true, Ordering::Relaxed);
+        let mut breaker = lock(&self.breaker);
+        if breaker.failed(Instant::now()) {
+            drop(breaker);
+            self.metrics.broken(true);
+            *lock(&self.trouble) = Some(why.to_owned());
+            self.show(None);
+            tracing::warn!(upstream = self.upstream.name(), why, "Sentry does not take events, they are kept");
+        }
+    }
+
+    fn works(&self) {
+        self.works.fetch_add(1, Ordering::Relaxed);
+        if self.is_failing.swap(false, Ordering::Relaxed) {
+            self.recovered.notify_one();
+            if lock(&self.breaker).answered() {
+                self.metrics.broken(false);
+                lock(&self.trouble).take();
+                self.health.up();
+                tracing::info!(upstream = self.upstream.name(), "Sentry takes events again");
+            }
+        }
+    }
+
+    fn learn(&self, response: &Response<Incoming>, key: &str) {
+        let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        if !is_429 && !response.headers().contains_key(limits::HEADER) {
+            return;
+        }
+        let asked = limits::asked(is_429, response.headers());
+        if asked.is_empty() {
+            return;
+        }
+        self.metrics.limited();
+        lock(&self.limits).learn(key, asked, Instant::now());
+        self.is_limited.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,98 @@
+//! Keeps what its sender does not wait for: an SDK gives up after a few seconds, and does not send again.
+
+use std::sync::Arc;
+
+use http::Response;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+use super::Refusal;
+use super::behind::Behind;
+use super::kept::Letter;
+use super::pile::Closed;
+use crate::machinery::clock::Clock;
+use crate::sentry::upstream::NoAnswer;
+
+/// So many may be left behind at once. Beyond that they are lost, and counted.
+const QUEUE: usize = 1_024;
+
+/// What was left behind.
+#[derive(Debug)]
+pub(super) struct Left {
+    behind: Arc<Behind>,
+    letter: Letter,
+    body: Closed,
+}
+
+/// Takes what is left behind to the spool.
+#[derive(Debug)]
+pub struct Keeper {
+    left: mpsc::Receiver<Left>,
+    clock: Clock,
+}
+
+impl Keeper {
+    pub(super) fn new(clock: Clock) -> (mpsc::Sender<Left>, Self) {
+        let (sender, left) = mpsc::channel(QUEUE);
+        (sender, Self { left, clock })
+    }
+
+    /// Ends when the relay has.
+    pub async fn run(mut self) {
+        while let Some(Left { behind, letter, body }) = self.left.recv().await {
+            // What becomes of it is counted, and there is nobody else to tell.
+            let _ = behind.keep(&letter, &body, "left", &self.clock).await;
+        }
+    }
+}
+
+/// A request that waits for its answer. Dropped, it is left behind.
+#[derive(Debug)]
+pub(super) struct Unanswered<'a> {
+    behind: &'a Arc<Behind>,
+    /// None once it is settled.
+    request: Option<(Letter, Closed)>,
+    /// None when it cannot be kept.
+    left: Option<&'a mpsc::Sender<Left>>,
+}
+
+impl<'a> Unanswered<'a> {
+    pub(super) fn new(
+        behind: &'a Arc<Behind>,
+        letter: Letter,
+        body: Closed,
+        left: Option<&'a mpsc::Sender<Left>>,
+    ) -> Self {
+        Self { behind, request: Some((letter, body)), left }
+    }
+
+    /// As [`Behind::ask`].
+    pub(super) async fn ask(&self) -> Option<Result<Response<Incoming>, NoAnswer>> {
+        let (letter, body) = self.request.as_ref()?;
+        self.behind.ask(letter, body.payload()).await
+    }
+
+    /// There is an answer.
+    pub(super) fn settled(mut self) {
+        self.request = None;
+    }
+
+    /// On `Ok` it survives a crash of the node.
+    pub(super) async fn keep(self, reason: &'static str, clock: &Clock) -> Result<(), Refusal> {
+        let kept = match self.request.as_ref().filter(|_| self.left.is_some()) {
+            Some((letter, body)) => self.behind.keep(letter, body, reason, clock).await,
+            None => Err(Refusal::NotKept),
+        };
+        self.settled();
+        kept
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let Some(((letter, body), left)) = self.request.take().zip(self.left) else { return };
+        if left.try_send(Left { behind: self.behind.clone(), letter, body }).is_err() {
+            self.behind.metrics.not_kept("too_many");
+        }
+    }
+}
