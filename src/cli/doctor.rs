@@ -4,6 +4,7 @@ mod asking;
 mod finding;
 mod jenkins;
 mod others;
+mod sentry;
 mod store;
 
 use std::future::Future;
@@ -103,7 +104,17 @@ async fn examine(settings: Settings) -> Vec<Finding> {
     }
     checks.begin("agent", others::agent(settings.clone()));
     checks.begin("datadog key", others::datadog_key(settings.clone()));
-    checks.begin("sentry", others::sentry(settings));
+    checks.begin("sentry", others::sentry(settings.clone()));
+    for index in 0..settings.integrations().len() {
+        let settings = settings.clone();
+        checks.begin("sentry", async move {
+            match settings.integrations().get(index) {
+                Some(integration) => vec![sentry::integration(integration).await],
+                None => Vec::new(),
+            }
+        });
+    }
+    checks.begin("relay", sentry::upstreams(settings));
     checks.end().await
 }
 

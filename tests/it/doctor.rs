@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::jenkins_server::{API_TOKEN, Class, Fault, JenkinsServer, USER};
+use crate::sentry_server::SentryServer;
 use crate::tls::TlsFront;
 use crate::world::{Process, TOKEN, recoverd};
 
@@ -276,6 +277,42 @@ async fn a_private_authority_is_trusted_once_it_is_named() {
     assert_eq!(around.doctor(&text, &[], &[]).await.status.code(), Some(1));
     let trusting = around.doctor(&text, &[], &[("SSL_CERT_FILE", &authority)]).await;
     assert_eq!(trusting.status.code(), Some(0), "{}", String::from_utf8_lossy(&trusting.stdout));
+}
+
+#[tokio::test]
+async fn the_sentries_that_are_asked_and_relayed_to_are_looked_at() {
+    let around = Surroundings::new().await;
+    let sentry = SentryServer::spawn().await;
+    let nobody = free_address().await;
+    let integration = sentry.settings("acme", TOKEN).replace("poll_interval = \"1s\"", "poll_interval = 0");
+    let relay = |upstream: &str| {
+        format!("[relay]\nenabled = true\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}/\"\n")
+    };
+    let good = format!("{}\n{integration}\n{}", around.settings(), relay(&around.cloud));
+    let table = [
+        (good.clone(), vec![], "ok", "ok"),
+        (good.replace(crate::sentry_server::API_TOKEN, "of-somebody-else"), vec![], "FAILED", "ok"),
+        (good.clone(), vec![("incidents/", crate::sentry_server::Fault::Status(403))], "warning", "ok"),
+        (good.clone(), vec![("incidents/", crate::sentry_server::Fault::Status(404))], "ok", "ok"),
+        (good.replace(&relay(&around.cloud), &relay(&nobody)), vec![], "ok", "FAILED"),
+        (good.replace("api_token = \"6f", "# \"6f").replace("organization =", "# "), vec![], "skipped", "ok"),
+    ];
+    for (text, faults, asked, relayed) in table {
+        for (path, fault) in faults {
+            sentry.fault_at(path, fault);
+        }
+        let (_, said) = around.says(&text).await;
+        sentry.heal();
+        let verdict = |check: &str| {
+            let line = said.lines().find(|line| line.contains(check)).unwrap_or_else(|| panic!("no {check}:\n{said}"));
+            line.split(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(
+            (verdict("sentry acme").as_str(), verdict("relay 127").as_str()),
+            (asked, relayed),
+            "{text}\n{said}"
+        );
+    }
 }
 
 #[tokio::test]
