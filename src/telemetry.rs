@@ -26,6 +26,9 @@ use tracing_subscriber::{Layer, fmt as lines};
 use crate::config::{LogFormat, LogSettings, SentrySettings};
 use crate::domain::pod::PodIdentity;
 
+/// They tell of each attempt that fails what `kubernetes::pods` tells once. A directive of the operator's wins.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
+
 /// How long a stop waits for events that Sentry has not got yet.
 const FLUSH: Duration = Duration::from_secs(2);
 /// How long one event may take on its way.
@@ -56,7 +59,7 @@ pub enum TelemetryError {
 /// # Errors
 /// When the settings were not made by `Settings::load`, or on a second call.
 pub fn init(log: &LogSettings, sentry: &SentrySettings, pod: &PodIdentity) -> Result<TelemetryGuard, TelemetryError> {
-    let level = EnvFilter::try_new(&log.level)?;
+    let level = EnvFilter::try_new(format!("{QUIET},{}", log.level))?;
     let guard = match &sentry.dsn {
         Some(dsn) => Some(report_to(dsn.expose().trim().parse()?, pod)?),
         None => None,
@@ -102,10 +105,11 @@ impl Drop for TelemetryGuard {
     }
 }
 
-/// A fault in the way to Sentry itself cannot be told to Sentry.
+/// A fault in the way to Sentry itself cannot be told to Sentry, and one of the API server's is not ours.
 fn is_reported(target: &str) -> bool {
     let root = target.split("::").next().unwrap_or_default();
-    !matches!(root, "sentry" | "reqwest" | "hyper" | "hyper_util" | "rustls" | "h2")
+    let on_the_way = ["sentry", "reqwest", "hyper", "hyper_util", "rustls", "h2", "kube_client", "kube_runtime"];
+    !on_the_way.contains(&root)
 }
 
 fn report_to(dsn: Dsn, pod: &PodIdentity) -> Result<ClientInitGuard, TelemetryError> {

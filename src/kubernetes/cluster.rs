@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::InClusterError;
 use url::Url;
 
@@ -49,6 +51,8 @@ pub(super) fn config(address: Option<&Url>) -> Result<kube::Config, ClusterError
         }
     };
     config.connect_timeout = Some(CONNECT);
+    // By which the API server's audit log tells who asked.
+    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("recoverd/", env!("CARGO_PKG_VERSION")))));
     // Who waits, and how long, is decided where the pods are followed.
     config.default_retry = false;
     Ok(config)

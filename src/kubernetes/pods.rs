@@ -190,6 +190,8 @@ struct Failures {
     count: u32,
     stuck: u32,
     last: Option<Instant>,
+    /// What was logged of them.
+    told: Option<&'static str>,
 }
 
 impl<P, F> PodWatch<P, F>
@@ -287,15 +289,17 @@ where
     fn failed(&self, error: &watcher::Error, failures: &mut Failures) -> Duration {
         let Trouble { reason, why, is_stuck } = Trouble::of(error);
         self.api.metrics.failed(reason);
-        if let Some(why) = why
-            && self.api.health.down(&why)
-        {
-            tracing::warn!(reason, why, "the pods of this node stay as they were known last");
-        }
         if failures.last.is_some_and(|last| last.elapsed() > CALM) {
             *failures = Failures::default();
         }
         failures.last = Some(Instant::now());
+        if let Some(why) = why {
+            let was_up = self.api.health.down(&why);
+            let is_another = failures.told.replace(reason) != Some(reason);
+            if was_up || is_another {
+                tracing::warn!(reason, why, "the pods of this node stay as they were known last");
+            }
+        }
         failures.count = failures.count.saturating_add(1);
         failures.stuck = if is_stuck { failures.stuck + 1 } else { 0 };
         spread(backoff(FIRST_WAIT, LONGEST_WAIT, failures.count))

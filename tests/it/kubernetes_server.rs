@@ -179,6 +179,7 @@ impl Drop for KubernetesServer {
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let query: BTreeMap<String, String> =
         url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    assert_eq!(request.headers()["user-agent"], concat!("recoverd/", env!("CARGO_PKG_VERSION")));
     let ask = |name: &str| query.get(name).map(String::as_str);
     let is_list = request.method() == Method::GET && request.uri().path() == "/api/v1/pods";
     if !is_list || ask("fieldSelector") != Some(&format!("spec.nodeName={NODE}")) {

@@ -29,6 +29,7 @@ fn child() {
     tracing::info!("not a breadcrumb");
     tracing::warn!("the disk is nearly full");
     tracing::error!(job = "acme/web", "the disk is full");
+    tracing::error!(target: "kube_client::client::builder", "one more attempt failed");
     // A thread that knows nothing of Sentry yet, as a runtime's worker.
     let worker = std::thread::spawn(|| {
         tracing::error!("a worker failed");
@@ -38,6 +39,16 @@ fn child() {
     let begin = Instant::now();
     drop(guard);
     println!("flushed after {} ms", begin.elapsed().as_millis());
+}
+
+#[test]
+fn what_a_library_says_of_each_attempt_is_not_in_the_log_unless_it_is_wanted() {
+    for (level, is_there) in [("info", false), ("info,kube_client=error", true)] {
+        let output = in_a_child(&[("RECOVERD_LOG__LEVEL", level)]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && log.contains("the disk is full"), "{log}");
+        assert_eq!(log.contains("one more attempt failed"), is_there, "{level}: {log}");
+    }
 }
 
 #[test]
