@@ -1,7 +1,7 @@
 //! Everything, wired: bind first, then run; sources stop first, and the rest runs dry.
 
+mod from_sentry;
 mod relay;
-mod sentry_looks;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -27,7 +27,6 @@ use crate::http::jenkins::intake::{Intake, WebhookMetrics};
 use crate::http::jenkins::raw::{self, Raw};
 use crate::http::jenkins::{self, Controller, Webhooks};
 use crate::http::pace::Pace;
-use crate::http::sentry::{self, HookMetrics, Hooks};
 use crate::jenkins::rest::{RemoteApi, RestError};
 use crate::kubernetes::cluster::ClusterError;
 use crate::kubernetes::downward;
@@ -39,7 +38,6 @@ use crate::machinery::throttle::{Rate, Throttle};
 use crate::pipeline::{Announcer, AnnouncerMetrics, Pipeline};
 use crate::relay::RelayError;
 use crate::resend::{Resend, ResendMetrics};
-use crate::sentry::webhook::Secrets;
 use crate::store::{OpenError, Store, StoreMetrics};
 
 /// Why recoverd could not start.
@@ -186,7 +184,7 @@ impl Bound {
             metrics: CatchUpMetrics::register(&mut registry),
         };
         supervisor.spawn("catch-up", catch_up.run(watches(settings, &health)?, supervisor.stop()));
-        sentry_looks::start(settings, &store, &clock, &health, &mut registry, &supervisor)?;
+        from_sentry::look(settings, &store, &clock, &health, &mut registry, &supervisor)?;
 
         let (pod_sender, pod) = watch::channel(pod);
         let downward_dir = settings.kubernetes.downward_dir.clone();
@@ -201,15 +199,7 @@ impl Bound {
 
         let listener_metrics = ListenerMetrics::register(&mut registry);
         let pace = Pace::register(throttle, &mut registry);
-        let hooks = Hooks {
-            integrations: integrations(settings),
-            pipeline: Pipeline::new(store.clone()),
-            pace: pace.clone(),
-            clock: clock.clone(),
-            max_body_bytes: settings.webhooks.max_body_bytes,
-            body_time: BODY_TIME,
-            metrics: HookMetrics::register(&mut registry),
-        };
+        let from_sentry = from_sentry::door(settings, &store, pace.clone(), &clock, &mut registry);
         let intake = Intake {
             pipeline: Pipeline::new(store.clone()),
             pace,
@@ -228,7 +218,7 @@ impl Bound {
             listener::serve(
                 "webhooks",
                 self.webhooks,
-                jenkins::router(webhooks).merge(sentry::router(hooks)),
+                jenkins::router(webhooks).merge(from_sentry),
                 limits,
                 listener_metrics.clone(),
                 supervisor.stop(),
@@ -340,14 +330,6 @@ fn controllers(settings: &Settings) -> BTreeMap<String, Controller> {
         (controller.name.to_string(), Controller { name: controller.name.clone(), access })
     };
     settings.controllers().iter().map(door).collect()
-}
-
-fn integrations(settings: &Settings) -> BTreeMap<String, sentry::Integration> {
-    let door = |integration: &config::Integration| {
-        let (name, access) = (integration.name.clone(), access(&integration.access));
-        (name.to_string(), sentry::Integration { name, secrets: Secrets::new(&integration.secrets), access })
-    };
-    settings.integrations().iter().map(door).collect()
 }
 
 /// The controllers that are asked.
