@@ -11,7 +11,7 @@
 //! What nothing is added to goes on as it came, byte for byte, in the coding that it came in. A request is tried at once even
 //! while older ones wait in the spool: what is new is worth the most, and Sentry sorts events by their own time.
 //!
-//! Metrics: see [`metrics`].
+//! Metrics: see `metrics`.
 
 mod behind;
 mod breaker;
@@ -329,4 +329,38 @@ fn warn_of_others(spools: &Path, upstreams: &[Url]) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_a_sentry_that_is_gone_stays_and_what_is_empty_goes() {
+        let spools = tempfile::tempdir().unwrap();
+        let url: Url = "https://sentry.example.com/".parse().unwrap();
+        for name in ["gone", "empty", &spool_name(&url)] {
+            std::fs::create_dir(spools.path().join(name)).unwrap();
+        }
+        std::fs::write(spools.path().join("gone/1"), "x").unwrap();
+        warn_of_others(spools.path(), std::slice::from_ref(&url));
+        let mut left: Vec<_> = spools.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["gone", &spool_name(&url)]);
+    }
+
+    #[test]
+    fn no_two_upstreams_share_a_spool() {
+        let urls = [
+            "https://a.example/",
+            "http://a.example/",
+            "https://a.example:8443/",
+            "https://a.example/sub/",
+            "http://[::1]/",
+        ];
+        let names: std::collections::BTreeSet<String> =
+            urls.iter().map(|url| spool_name(&url.parse().unwrap())).collect();
+        assert_eq!(names.len(), urls.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.')), "{names:?}");
+    }
 }

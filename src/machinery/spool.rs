@@ -5,7 +5,7 @@
 //! ```text
 //! 00000000000000000042.1780000000000.2310.9ae1f27c      the number, when it came (ms), bytes, the lane
 //! ```
-//! Within a file: see [`file`]. Files that cannot be written to their end are gone with the attempt, or with the next start.
+//! Within a file: see `file`. Files that cannot be written to their end are gone with the attempt, or with the next start.
 
 mod file;
 
