@@ -151,7 +151,7 @@ impl Behind {
         Some(answer)
     }
 
-    fn failed(&self, why: &str) {
+    pub(super) fn failed(&self, why: &str) {
         // The lock is held until all is said: or else, of two who differ, the board would believe the slower.
         let mut breaker = lock(&self.breaker);
         self.is_failing.store(true, Ordering::Relaxed);
