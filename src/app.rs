@@ -48,7 +48,7 @@ pub enum StartError {
     Forbidden { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Store(OpenError),
-    #[error("cannot relay to Sentry: {0}")]
+    #[error("cannot relay to Sentry")]
     Relay(#[from] RelayError),
     #[error("cannot ask the Jenkins {controller}: {source}")]
     Jenkins { controller: ControllerName, source: RestError },

@@ -117,7 +117,7 @@ pub enum Answer {
 pub enum RelayError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    #[error("what is to be kept for it cannot be kept in {}", directory.display())]
+    #[error("there is no place to keep what it does not take, {}", directory.display())]
     Spool { directory: PathBuf, source: io::Error },
 }
 

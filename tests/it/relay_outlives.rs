@@ -404,6 +404,22 @@ async fn what_is_kept_outlives_a_stop_and_what_the_disk_has_damaged_is_told() {
     world.finish().await;
 }
 
+#[tokio::test]
+async fn without_a_place_to_keep_anything_there_is_no_relay() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = settings_text(directory.path(), "udp://127.0.0.1:9", &settings("http://127.0.0.1:9/", ""));
+    std::fs::create_dir_all(directory.path().join("data/relay")).unwrap();
+    std::fs::write(directory.path().join("data/relay/spool"), "a file").unwrap();
+    let file = directory.path().join("recoverd.toml");
+    std::fs::write(&file, text).unwrap();
+    let output = Command::new(recoverd()).args(["serve", "--config"]).arg(&file).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("cannot relay to Sentry: there is no place to keep what it does not take, "), "{last}");
+    assert!(last.contains("data/relay/spool/127.0.0.1-") && last.ends_with("Not a directory (os error 20)"), "{last}");
+}
+
 const SENDERS: usize = 8;
 const EACH: usize = 60;
 
