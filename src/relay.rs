@@ -11,7 +11,7 @@
 //! What nothing is added to goes on as it came, byte for byte, in the coding that it came in. A request is tried at once even
 //! while older ones wait in the spool: what is new is worth the most, and Sentry sorts events by their own time.
 //!
-//! Metrics: see `metrics`.
+//! Metrics: those that the head of `relay/metrics.rs` lists.
 
 mod behind;
 mod breaker;
@@ -270,6 +270,7 @@ impl Relay {
         let Some(behind) = self.route(target.project, key) else { return Err(Refusal::NotKept) };
         let mut categories: Vec<_> =
             report.iter().flat_map(|report| report.items.keys().map(|item| limits::name(item.category))).collect();
+        categories.sort_unstable();
         categories.dedup();
         if let Some(left) = behind.is_unwanted(key, &categories) {
             behind.metrics.held_back();

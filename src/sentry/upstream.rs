@@ -68,7 +68,7 @@ impl Proxy {
 pub struct Way {
     /// For a connection, the tunnel through a proxy included, but not the TLS handshake.
     pub connect_timeout: Duration,
-    /// From the request to the head of its answer. Large bodies get more: `Way::patience`.
+    /// From the request to the head of its answer. Large bodies get more.
     pub timeout: Duration,
     /// Besides those of the system.
     pub authorities: Vec<Authority>,
