@@ -52,7 +52,7 @@ pub enum StartError {
     Forbidden { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Store(OpenError),
-    #[error("cannot relay to Sentry: {0}")]
+    #[error("cannot relay to Sentry")]
     Relay(#[from] RelayError),
     #[error("cannot ask the Sentry of {integration}: {source}")]
     Sentry { integration: IntegrationName, source: crate::sentry::rest::RestError },

@@ -117,7 +117,7 @@ pub enum Answer {
 pub enum RelayError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    #[error("what is to be kept for it cannot be kept in {}", directory.display())]
+    #[error("there is no place to keep what it does not take, {}", directory.display())]
     Spool { directory: PathBuf, source: io::Error },
 }
 
@@ -270,6 +270,7 @@ impl Relay {
         let Some(behind) = self.route(target.project, key) else { return Err(Refusal::NotKept) };
         let mut categories: Vec<_> =
             report.iter().flat_map(|report| report.items.keys().map(|item| limits::name(item.category))).collect();
+        categories.sort_unstable();
         categories.dedup();
         if let Some(left) = behind.is_unwanted(key, &categories) {
             behind.metrics.held_back();
@@ -329,4 +330,38 @@ fn warn_of_others(spools: &Path, upstreams: &[Url]) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_a_sentry_that_is_gone_stays_and_what_is_empty_goes() {
+        let spools = tempfile::tempdir().unwrap();
+        let url: Url = "https://sentry.example.com/".parse().unwrap();
+        for name in ["gone", "empty", &spool_name(&url)] {
+            std::fs::create_dir(spools.path().join(name)).unwrap();
+        }
+        std::fs::write(spools.path().join("gone/1"), "x").unwrap();
+        warn_of_others(spools.path(), std::slice::from_ref(&url));
+        let mut left: Vec<_> = spools.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["gone", &spool_name(&url)]);
+    }
+
+    #[test]
+    fn no_two_upstreams_share_a_spool() {
+        let urls = [
+            "https://a.example/",
+            "http://a.example/",
+            "https://a.example:8443/",
+            "https://a.example/sub/",
+            "http://[::1]/",
+        ];
+        let names: std::collections::BTreeSet<String> =
+            urls.iter().map(|url| spool_name(&url.parse().unwrap())).collect();
+        assert_eq!(names.len(), urls.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.')), "{names:?}");
+    }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //! 00000000000000000042.1780000000000.2310.9ae1f27c      the number, when it came (ms), bytes, the lane
 //! ```
-//! Within a file: see [`file`]. Files that cannot be written to their end are gone with the attempt, or with the next start.
+//! Within a file: see `file`. Files that cannot be written to their end are gone with the attempt, or with the next start.
 
 mod file;
 
@@ -84,6 +84,9 @@ pub struct Held {
 
 /// What a file takes on disk at least.
 const BLOCK: u64 = 4096;
+/// A name that says more is none of ours. So sums stay what they are.
+const MOST_NUMBERS: u64 = 1 << 60;
+const LARGEST: u64 = 1 << 40;
 /// So many files are written at once; others wait for their turn.
 const WRITERS: usize = 16;
 const DRAFT: &str = "draft";
@@ -190,7 +193,7 @@ impl Spool {
         }
         places.sort_unstable_by_key(|place| place.number);
         let next = places.last().map_or(0, |last| last.number + 1);
-        let bytes = places.iter().map(|place| on_disk(place.bytes)).sum();
+        let bytes = places.iter().map(|place| on_disk(place.bytes)).fold(0, u64::saturating_add);
         let line = Line { held: Held { entries: places.len(), bytes }, places: places.into() };
         Ok(Self(Arc::new(Shared {
             handle: File::open(&directory)?,
@@ -364,7 +367,8 @@ impl Place {
             bytes: parts.next()?.parse().ok()?,
             lane: u32::from_str_radix(parts.next()?, 16).ok()?,
         };
-        (place.name() == name).then_some(place)
+        let is_plausible = place.number < MOST_NUMBERS && place.bytes < LARGEST;
+        (is_plausible && place.name() == name).then_some(place)
     }
 }
 

@@ -151,11 +151,11 @@ impl Behind {
         Some(answer)
     }
 
-    fn failed(&self, why: &str) {
-        self.is_failing.store(true, Ordering::Relaxed);
+    pub(super) fn failed(&self, why: &str) {
+        // The lock is held until all is said: or else, of two who differ, the board would believe the slower.
         let mut breaker = lock(&self.breaker);
+        self.is_failing.store(true, Ordering::Relaxed);
         if breaker.failed(Instant::now()) {
-            drop(breaker);
             self.metrics.broken(true);
             *lock(&self.trouble) = Some(why.to_owned());
             self.show(None);
@@ -165,15 +165,19 @@ impl Behind {
 
     fn works(&self) {
         self.works.fetch_add(1, Ordering::Relaxed);
-        if self.is_failing.swap(false, Ordering::Relaxed) {
-            self.recovered.notify_one();
-            if lock(&self.breaker).answered() {
-                self.metrics.broken(false);
-                lock(&self.trouble).take();
-                self.health.up();
-                tracing::info!(upstream = self.upstream.name(), "Sentry takes events again");
-            }
+        if !self.is_failing.load(Ordering::Relaxed) {
+            return;
         }
+        let mut breaker = lock(&self.breaker);
+        self.is_failing.store(false, Ordering::Relaxed);
+        if breaker.answered() {
+            self.metrics.broken(false);
+            lock(&self.trouble).take();
+            self.health.up();
+            tracing::info!(upstream = self.upstream.name(), "Sentry takes events again");
+        }
+        drop(breaker);
+        self.recovered.notify_one();
     }
 
     fn learn(&self, response: &Response<Incoming>, key: &str) {

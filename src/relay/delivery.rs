@@ -84,6 +84,8 @@ impl Delivery {
     async fn deliver(&mut self) -> Infallible {
         loop {
             self.expire().await;
+            // Those who append say it as well, and the last word may be an old one.
+            self.behind.metrics.holds(self.behind.spool.held());
             let now = Instant::now();
             self.holds.retain(|_, until| *until > now);
             self.put_off.retain(|_, until| *until > now);

@@ -1,7 +1,9 @@
 //! Keeps what its sender does not wait for: an SDK gives up after a few seconds, and does not send again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
 use http::Response;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -15,6 +17,10 @@ use crate::sentry::upstream::NoAnswer;
 
 /// So many may be left behind at once. Beyond that they are lost, and counted.
 const QUEUE: usize = 1_024;
+
+const AT_ONCE: usize = 64;
+/// Who leaves sooner says nothing about upstream.
+const WAITED: Duration = Duration::from_secs(1);
 
 /// What was left behind.
 #[derive(Debug)]
@@ -38,11 +44,15 @@ impl Keeper {
     }
 
     /// Ends when the relay has.
-    pub async fn run(mut self) {
-        while let Some(Left { behind, letter, body }) = self.left.recv().await {
+    pub async fn run(self) {
+        let Self { mut left, clock } = self;
+        let left = stream::poll_fn(move |context| left.poll_recv(context));
+        // Together they share the disk's time.
+        left.for_each_concurrent(AT_ONCE, async |Left { behind, letter, body }| {
             // What becomes of it is counted, and there is nobody else to tell.
-            let _ = behind.keep(&letter, &body, "left", &self.clock).await;
-        }
+            let _ = behind.keep(&letter, &body, "left", &clock).await;
+        })
+        .await;
     }
 }
 
@@ -54,6 +64,7 @@ pub(super) struct Unanswered<'a> {
     request: Option<(Letter, Closed)>,
     /// None when it cannot be kept.
     left: Option<&'a mpsc::Sender<Left>>,
+    since: Instant,
 }
 
 impl<'a> Unanswered<'a> {
@@ -63,7 +74,7 @@ impl<'a> Unanswered<'a> {
         body: Closed,
         left: Option<&'a mpsc::Sender<Left>>,
     ) -> Self {
-        Self { behind, request: Some((letter, body)), left }
+        Self { behind, request: Some((letter, body)), left, since: Instant::now() }
     }
 
     /// As [`Behind::ask`].
@@ -90,7 +101,12 @@ impl<'a> Unanswered<'a> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        let Some(((letter, body), left)) = self.request.take().zip(self.left) else { return };
+        let Some((letter, body)) = self.request.take() else { return };
+        // Or else an upstream that hangs would never be found out: those who wait for it leave before its time is over.
+        if self.since.elapsed() >= WAITED {
+            self.behind.failed("does not answer before SDKs give up");
+        }
+        let Some(left) = self.left else { return };
         if left.try_send(Left { behind: self.behind.clone(), letter, body }).is_err() {
             self.behind.metrics.not_kept("too_many");
         }

@@ -136,8 +136,12 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
+    use crate::datadog::{AgentMetrics, AgentSettings};
     use crate::domain::pod::{Pod, Unattributable};
+    use crate::machinery::health::Health;
     use crate::sentry::envelope::{Item, Outcome};
 
     fn report(category: Category, level: Option<Level>, count: u64) -> Report {
@@ -190,5 +194,23 @@ mod tests {
         }
         count(10_000);
         assert_eq!(tally.take()[0].0.project, Some(10_000));
+    }
+
+    #[tokio::test]
+    async fn what_an_absent_agent_does_not_take_is_told_the_next_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = format!("unix://{}", directory.path().join("dsd.socket").display());
+        let settings = AgentSettings::new(address.parse().unwrap());
+        let health = Health::default().optional("datadog");
+        let sink = AgentSink::new(settings, health, AgentMetrics::register(&mut Registry::default()));
+        let tally = Arc::<Tally>::default();
+        let teller = Teller::new(tally.clone(), CancellationToken::new());
+        let nobody = Attribution::Unknown(Unattributable::NotSynced);
+        for times in 1..=3 {
+            tally.count(Some(7), &report(Category::Event, Some(Level::Error), 2), &nobody);
+            teller.tell(&sink, &[]).await;
+            let counted: Vec<u32> = lock(&tally.0).values().map(|count| count.untold).collect();
+            assert_eq!(counted, [2 * times]);
+        }
     }
 }

@@ -362,6 +362,23 @@ async fn an_sdk_that_does_not_wait_for_an_upstream_that_hangs_loses_nothing() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_hangs_is_found_out_though_nobody_waits_for_its_time_to_be_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let world = World::with(&settings(&format!("http://{upstream}/"), "timeout = \"5m\"")).await;
+    let impatient = (0..5).map(|_| {
+        let asked = world.client.post(world.relay_url(ENVELOPE)).body(event("x"));
+        asked.timeout(Duration::from_millis(1_500)).send()
+    });
+    let answers = futures_util::future::join_all(impatient).await;
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    counted(&world, "recoverd_relay_spooled_total{reason=\"left\"}", 5).await;
+    counted(&world, "recoverd_relay_upstream_broken{}", 1).await;
+    assert!(world.get("/readyz").await.1.contains("does not answer before SDKs give up"));
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn what_is_kept_outlives_a_stop_and_what_the_disk_has_damaged_is_told() {
     let upstream = nobody().await;
     let world = World::with(&settings(&format!("http://{upstream}/"), "")).await;
@@ -385,6 +402,22 @@ async fn what_is_kept_outlives_a_stop_and_what_the_disk_has_damaged_is_told() {
     counted(&world, "recoverd_relay_spool_entries{}", 0).await;
     assert!(sentry.is_quiet().await);
     world.finish().await;
+}
+
+#[tokio::test]
+async fn without_a_place_to_keep_anything_there_is_no_relay() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = settings_text(directory.path(), "udp://127.0.0.1:9", &settings("http://127.0.0.1:9/", ""));
+    std::fs::create_dir_all(directory.path().join("data/relay")).unwrap();
+    std::fs::write(directory.path().join("data/relay/spool"), "a file").unwrap();
+    let file = directory.path().join("recoverd.toml");
+    std::fs::write(&file, text).unwrap();
+    let output = Command::new(recoverd()).args(["serve", "--config"]).arg(&file).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("cannot relay to Sentry: there is no place to keep what it does not take, "), "{last}");
+    assert!(last.contains("data/relay/spool/127.0.0.1-") && last.ends_with("Not a directory (os error 20)"), "{last}");
 }
 
 const SENDERS: usize = 8;

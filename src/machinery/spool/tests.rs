@@ -177,12 +177,19 @@ async fn a_lane_can_be_passed_over() {
 #[tokio::test]
 async fn what_others_put_there_is_left_alone_and_what_was_not_finished_is_removed() {
     let directory = tempfile::tempdir().unwrap();
-    for name in ["lost+found", "3.draft", "00000000000000000001.5.6.x", "1.5.6.00000007"] {
+    let strange = [
+        "00000000000000000001.5.18446744073709551615.00000007",
+        "00000000000000000001.5.6.x",
+        "1.5.6.00000007",
+        "18446744073709551615.5.6.00000007",
+        "lost+found",
+    ];
+    for name in strange.into_iter().chain(["3.draft"]) {
         std::fs::write(directory.path().join(name), "x").unwrap();
     }
     let spool = Spool::open(directory.path().to_owned(), AMPLE).unwrap();
     assert_eq!(spool.held(), Held::default());
-    assert_eq!(files(directory.path()), ["00000000000000000001.5.6.x", "1.5.6.00000007", "lost+found"]);
+    assert_eq!(files(directory.path()), strange);
 }
 
 #[tokio::test]
