@@ -188,17 +188,10 @@ impl Bound {
 
         let listener_metrics = ListenerMetrics::register(&mut registry);
         let pace = Pace::register(throttle, &mut registry);
-        let hooks = Hooks {
-            integrations: integrations(settings),
-            pipeline: Pipeline::new(store.clone()),
-            pace: pace.clone(),
-            clock: clock.clone(),
-            max_body_bytes: settings.webhooks.max_body_bytes,
-            body_time: BODY_TIME,
-            metrics: HookMetrics::register(&mut registry),
-        };
+        let pipeline = Pipeline::new(store.clone());
+        let hooks = hooks(settings, &pipeline, &pace, &clock, &mut registry);
         let intake = Intake {
-            pipeline: Pipeline::new(store.clone()),
+            pipeline,
             pace,
             max_body_bytes: settings.webhooks.max_body_bytes,
             body_time: BODY_TIME,
@@ -326,6 +319,19 @@ fn controllers(settings: &Settings) -> BTreeMap<String, Controller> {
         (controller.name.to_string(), Controller { name: controller.name.clone(), access })
     };
     settings.controllers().iter().map(door).collect()
+}
+
+/// The door for Sentry's webhooks.
+fn hooks(settings: &Settings, pipeline: &Pipeline, pace: &Pace, clock: &Clock, registry: &mut Registry) -> Hooks {
+    Hooks {
+        integrations: integrations(settings),
+        pipeline: pipeline.clone(),
+        pace: pace.clone(),
+        clock: clock.clone(),
+        max_body_bytes: settings.webhooks.max_body_bytes,
+        body_time: BODY_TIME,
+        metrics: HookMetrics::register(registry),
+    }
 }
 
 fn integrations(settings: &Settings) -> BTreeMap<String, sentry::Integration> {
