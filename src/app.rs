@@ -199,9 +199,10 @@ impl Bound {
 
         let listener_metrics = ListenerMetrics::register(&mut registry);
         let pace = Pace::register(throttle, &mut registry);
-        let from_sentry = from_sentry::door(settings, &store, pace.clone(), &clock, &mut registry);
+        let pipeline = Pipeline::new(store.clone());
+        let from_sentry = from_sentry::door(settings, &pipeline, &pace, &clock, &mut registry);
         let intake = Intake {
-            pipeline: Pipeline::new(store.clone()),
+            pipeline,
             pace,
             max_body_bytes: settings.webhooks.max_body_bytes,
             body_time: BODY_TIME,

@@ -42,11 +42,17 @@ pub(super) fn look(
 }
 
 /// Where its webhooks come in.
-pub(super) fn door(settings: &Settings, store: &Store, pace: Pace, clock: &Clock, registry: &mut Registry) -> Router {
+pub(super) fn door(
+    settings: &Settings,
+    pipeline: &Pipeline,
+    pace: &Pace,
+    clock: &Clock,
+    registry: &mut Registry,
+) -> Router {
     sentry::router(Hooks {
         integrations: integrations(settings),
-        pipeline: Pipeline::new(store.clone()),
-        pace,
+        pipeline: pipeline.clone(),
+        pace: pace.clone(),
         clock: clock.clone(),
         max_body_bytes: settings.webhooks.max_body_bytes,
         body_time: BODY_TIME,

@@ -147,7 +147,7 @@ impl Checks<'_, '_> {
             self.word(&format!("{key}[{index}]"), kind, word);
         }
         let key = format!("{key}_file");
-        match file.map(secret::read_lines) {
+        match file.map(|file| secret::read_lines(file, kind)) {
             Some(Ok(more)) => {
                 for word in &more {
                     self.word(&key, kind, word);

@@ -69,15 +69,15 @@ pub(super) fn read(path: &Path) -> Result<Secret, String> {
     }
 }
 
-/// The secrets of a file, one a line; blank lines do not count.
+/// The secrets of a file, each a `kind`, one a line; blank lines do not count.
 ///
 /// # Errors
 /// One line that names the path and what to do.
-pub(super) fn read_lines(path: &Path) -> Result<Vec<Secret>, String> {
+pub(super) fn read_lines(path: &Path, kind: &str) -> Result<Vec<Secret>, String> {
     let text = read_text(path)?;
     let secrets: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect();
     if secrets.is_empty() {
-        return Err(format!("{} is empty; write one token a line into it", path.display()));
+        return Err(format!("{} is empty; write one {kind} a line into it", path.display()));
     }
     Ok(secrets)
 }

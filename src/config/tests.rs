@@ -33,6 +33,11 @@ fn controller(more: &str) -> String {
     format!("[[jenkins]]\nname = \"main\"\ntokens = [\"{TOKEN}\"]\n{more}\n")
 }
 
+/// One Sentry integration, `acme`, with nothing but this.
+fn integration(more: &str) -> String {
+    format!("[[sentry.integrations]]\nname = \"acme\"\n{more}\n")
+}
+
 #[test]
 fn nothing_set_is_enough_for_this_host() {
     let settings = set(&[]).unwrap();
@@ -90,10 +95,6 @@ fn what_this_version_cannot_do_is_refused_by_name() {
         ),
         ("[store]\nrdis = \"x\"", "recoverd.toml:2: unknown key `store.rdis`"),
         (
-            "[[sentry.integrations]]\nname = \"x\"",
-            "recoverd.toml:1: `sentry.integrations` is not available in this version; remove it",
-        ),
-        (
             "[datadog]\ntransport = \"api\"",
             "recoverd.toml:2: `datadog.transport`: \"api\" is not available in this version; use \"dogstatsd\"",
         ),
@@ -101,14 +102,9 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     for (text, expected) in table {
         assert_eq!(complaint(text), expected, "{text}");
     }
-    let refused = set(&[("RECOVERD_STORE__REDIS", "x"), ("RECOVERD_SENTRY__INTEGRATIONS__0__NAME", "x")]);
-    assert_eq!(
-        refused.unwrap_err().lines(),
-        [
-            "RECOVERD_SENTRY__INTEGRATIONS__0__NAME: `sentry.integrations` is not available in this version; remove it",
-            "RECOVERD_STORE__REDIS: `store.redis` is not available in this version; remove it",
-        ]
-    );
+    let refused = set(&[("RECOVERD_STORE__REDIS", "x")]);
+    let expected = ["RECOVERD_STORE__REDIS: `store.redis` is not available in this version; remove it"];
+    assert_eq!(refused.unwrap_err().lines(), expected);
     assert!(load("[store]", &[]).is_ok());
     assert_eq!(load("[datadog]\ntransport = \"dogstatsd\"", &[]).unwrap().datadog.transport, Transport::Dogstatsd);
 }
@@ -662,6 +658,10 @@ fn a_secret_shows_in_no_output() {
         format!("[datadog]\napi_key_file = \"{file}\""),
         controller(&format!("url = \"http://ci\"\nuser = \"u\"\napi_token = \"{MARKER}\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token_file = \"{file}\"")),
+        integration(&format!("secrets = [\"{MARKER}\"]\ntokens = [\"{MARKER}2\"]")),
+        integration(&format!("secrets_file = \"{file}\"\ntokens_file = \"{file}\"")),
+        integration(&format!("url = \"http://s\"\norganization = \"o\"\napi_token = \"{MARKER}\"")),
+        integration(&format!("url = \"https://s\"\norganization = \"o\"\napi_token_file = \"{file}\"")),
     ];
     for text in good {
         let settings = load(&text, &[]).unwrap();
@@ -692,6 +692,13 @@ fn a_secret_shows_in_no_output() {
         controller(&format!("api_token = \"{MARKER}\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = \"{MARKER} \\t\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = {{ x = \"{MARKER}\" }}")),
+        integration(&format!("secrets = \"{MARKER}\"")),
+        integration(&format!("secrets = [\"{MARKER} \"]")),
+        integration(&format!("auth = \"none\"\nsecrets = [\"{MARKER}\"]")),
+        integration(&format!("auth = \"none\"\ntokens_file = \"{file}\"")),
+        integration(&format!("api_token = \"{MARKER}\"")),
+        integration(&format!("auth = \"none\"\nurl = \"https://u:{MARKER}@s\"")),
+        integration(&format!("url = \"https://s\"\norganization = \"o\"\napi_token = \"{MARKER} \t\"")),
     ];
     for text in bad {
         let error = load(&text, &[]).expect_err(&text);
@@ -773,4 +780,84 @@ fn a_relay_without_a_sentry_or_with_one_that_is_recoverd_is_refused() {
         let said = complaint(&format!("[relay]\n{text}"));
         assert!(said.contains(expected), "{text}: {said}");
     }
+}
+
+#[test]
+fn an_integration_that_cannot_be_is_named() {
+    let secret = format!("secrets = [\"{TOKEN}\"]\n");
+    let api = |more: &str| format!("{secret}api_token = \"{TOKEN}\"\n{more}");
+    let table = [
+        (String::new(), "1: `sentry.integrations.secrets`: integration acme has no secret, so none of its webhooks"),
+        ("secrets = [\"\"]".into(), "3: `sentry.integrations.secrets`: the secret is empty"),
+        ("secrets = [\"two words\"]".into(), "3: `sentry.integrations.secrets`: a secret has printable ASCII"),
+        ("secrets_file = \"nowhere\"".into(), "3: `sentry.integrations.secrets_file`: cannot read nowhere"),
+        ("tokens = [\"\"]".into(), "3: `sentry.integrations.tokens`: the token is empty"),
+        (
+            format!("{secret}auth = \"none\""),
+            "4: `sentry.integrations.auth`: \"none\" contradicts the secrets or tokens",
+        ),
+        (format!("{secret}auth = \"token\""), "4: `sentry.integrations.auth`: "),
+        (format!("{secret}url = \"sentry.io\""), "4: `sentry.integrations.url`: \"sentry.io\" does not start with"),
+        (
+            format!("{secret}poll_interval = \"25h\""),
+            "4: `sentry.integrations.poll_interval`: 90000s is not from 1s to 86400s",
+        ),
+        (
+            format!("{secret}organization = \"a b\""),
+            "4: `sentry.integrations.organization`: is not an organization's slug",
+        ),
+        (
+            api("url = \"https://sentry.io\""),
+            "4: `sentry.integrations.api_token`: is of no use without its organization",
+        ),
+        (api("organization = \"acme\""), "4: `sentry.integrations.api_token`: is of no use without Sentry's address"),
+        (format!("{secret}{}", integration(&secret)), "another integration is called acme; rename one"),
+        (
+            format!("{secret}[[sentry.integrations]]\nname = \"ACME\"\n{secret}"),
+            "another integration is called acme, but for case, which Datadog ignores; rename one",
+        ),
+        (
+            format!("{secret}[[sentry.integrations]]\nname = \"a/b\"\n{secret}"),
+            "`sentry.integrations.name`: an integration's",
+        ),
+    ];
+    for (more, expected) in table {
+        let said = complaint(&integration(&more));
+        assert!(said.contains(expected), "{more}: {said}");
+    }
+}
+
+#[test]
+fn an_integration_is_made_ready_with_all_its_ways_in() {
+    let room = TempDir::new().unwrap();
+    let file = room.path().join("secrets");
+    std::fs::write(&file, "the-next-secret-of-acme\n").unwrap();
+    let more = format!(
+        "secrets = [\"{TOKEN}\"]\nsecrets_file = \"{}\"\ntokens = [\"{TOKEN}\"]\nurl = \"http://sentry.internal\"\n\
+         organization = \" acme \"\napi_token = \"{TOKEN}\"\npoll_interval = \"5m\"",
+        file.display()
+    );
+    let settings = load(&integration(&more), &[]).unwrap();
+    let [only] = settings.integrations() else { panic!("one integration") };
+    assert_eq!((only.name.as_str(), only.secrets.len(), only.poll_interval), ("acme", 2, Some(Duration::from_mins(5))));
+    assert!(matches!(&only.access, Access::Tokens(tokens) if tokens.len() == 1));
+    let api = only.api.as_ref().unwrap();
+    assert_eq!((api.url.as_str(), api.organization.as_str()), ("http://sentry.internal/", "acme"));
+    let [warning] = settings.warnings() else { panic!("{:?}", settings.warnings()) };
+    assert!(warning.contains("`sentry.integrations.api_token`") && warning.contains("unencrypted"), "{warning}");
+
+    let open = load(&integration("auth = \"none\"\npoll_interval = 0"), &[]).unwrap();
+    let [only] = open.integrations() else { panic!("one integration") };
+    assert!(matches!(only.access, Access::Open) && only.api.is_none() && only.poll_interval.is_none());
+    assert!(open.warnings()[0].contains("integration acme: `auth` is \"none\""), "{:?}", open.warnings());
+
+    let variables =
+        [("RECOVERD_SENTRY__INTEGRATIONS__0__NAME", "acme"), ("RECOVERD_SENTRY__INTEGRATIONS__0__AUTH", "none")];
+    assert_eq!(set(&variables).unwrap().integrations().len(), 1);
+    // It is asked, and need not report.
+    let asked = integration(&format!("url = \"https://sentry.io/\"\norganization = \"acme\"\napi_token = \"{TOKEN}\""));
+    let settings = load(&asked, &[]).unwrap();
+    let [only] = settings.integrations() else { panic!("one integration") };
+    assert!(only.api.is_some() && only.secrets.is_empty());
+    assert!(matches!(&only.access, Access::Tokens(tokens) if tokens.is_empty()));
 }

@@ -35,6 +35,7 @@ mod relay_forwards;
 mod relay_outlives;
 mod sentry_alerts;
 mod sentry_errors;
+mod sentry_hooks;
 mod sentry_looks;
 mod sentry_rest;
 mod sentry_server;

@@ -12,6 +12,7 @@ use recoverd::config::{Environment, Settings};
 use recoverd::domain::signal::{CHECKS, MetricName, tag};
 use serde_json::Value;
 
+use crate::hooks;
 use crate::jenkins_server::JenkinsServer;
 use crate::world::{PATIENCE, TOKEN, World, completed};
 
@@ -71,15 +72,20 @@ fn settings(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
 }
 
 /// Settings of which only these are set, so that every other one shows its default.
-const SET: [&str; 4] = ["jenkins.name", "jenkins.tokens", "jenkins.rules.jobs", "relay.routes.upstream"];
+const SET: [&str; 5] =
+    ["jenkins.name", "jenkins.tokens", "jenkins.rules.jobs", "relay.routes.upstream", "sentry.integrations.name"];
 
 /// One route, so that its keys show.
 const RELAY: &str = "[[relay.routes]]\nupstream = \"https://sentry.example.org/\"\n";
 
+/// One integration, for the same.
+const INTEGRATION: &str = "[[sentry.integrations]]\nname = \"acme\"\nsecrets = [\"the-client-secret\"]\n";
+
 fn defaults() -> BTreeMap<String, Value> {
     let directory = tempfile::tempdir().unwrap();
-    let text =
-        format!("[[jenkins]]\nname = \"main\"\ntokens = [\"{TOKEN}\"]\n[[jenkins.rules]]\njobs = \"**\"\n{RELAY}");
+    let text = format!(
+        "[[jenkins]]\nname = \"main\"\ntokens = [\"{TOKEN}\"]\n[[jenkins.rules]]\njobs = \"**\"\n{RELAY}{INTEGRATION}"
+    );
     let mut found = BTreeMap::new();
     settings("", &crate::world::load(directory.path(), &text).redacted(), &mut found);
     found
@@ -94,7 +100,7 @@ fn every_setting_is_there_with_its_default_and_no_other_one() {
     for (key, value) in &known {
         let told = told[key][1].as_str();
         let expected = match value {
-            _ if key == "jenkins.tokens" => "none".to_owned(),
+            _ if key == "jenkins.tokens" || key == "sentry.integrations.secrets" => "none".to_owned(),
             _ if SET.contains(&key.as_str()) => "required".to_owned(),
             Value::Null => "none".to_owned(),
             Value::Array(members) if members.is_empty() => "none".to_owned(),
@@ -206,7 +212,10 @@ async fn every_metric_of_our_own_is_there_with_its_labels_and_no_other_one() {
     let server = JenkinsServer::spawn().await;
     let relay = "[relay]\nenabled = true\nmode = \"daemonset\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://127.0.0.1:9/\"\n\
                  [kubernetes]\napi_server = \"http://127.0.0.1:9/\"\n";
-    let world = World::with(&format!("{}\n{relay}", server.settings("main"))).await;
+    let asked = "[[sentry.integrations]]\nname = \"asked\"\nurl = \"http://127.0.0.1:9/\"\norganization = \"acme\"\n\
+                 api_token = \"not-a-token-of-anybody\"\n";
+    let more = format!("{}\n{relay}{}\n{asked}", server.settings("main"), hooks::integration());
+    let world = World::with(&more).await;
     // A family without a series is not shown, so each gets one.
     world.build("acme/web", 1, "ABORTED").await;
     world.build("acme/web", 2, "NO SUCH RESULT").await;
@@ -215,6 +224,9 @@ async fn every_metric_of_our_own_is_there_with_its_labels_and_no_other_one() {
     assert_eq!(world.post(huge).await.0, 202);
     let stranger = world.client.post(world.webhook_url("main")).body("{}").send().await.unwrap();
     assert_eq!(stranger.status(), 401);
+    for (fixture, status) in [("issue-assigned", 200), ("plugin", 400)] {
+        assert_eq!(hooks::post_hook(&world, "issue", hooks::fixture(fixture)).await.0, status);
+    }
     let settled = async {
         loop {
             let shown = metrics(&world.get("/metrics").await.1);
