@@ -6,7 +6,7 @@ use crate::domain::build::Timestamp;
 use crate::machinery::lenient::{Fill, Scalar, element, scalar};
 
 /// Of each text, in characters.
-pub(super) const MAX_TEXT: usize = 1_000;
+const MAX_TEXT: usize = 1_000;
 /// A cut link leads elsewhere, so a longer one is none.
 const MAX_LINK: usize = 2_048;
 const MAX_PROJECTS: usize = 100;
