@@ -156,10 +156,12 @@ async fn a_connection_is_closed_when_its_document_outlives_a_kill() {
         let document = completed(&format!("job-{number}"), number, "FAILURE").to_string();
         assert_eq!(send(tcp, document.as_bytes()).await.unwrap(), 0);
         process.child.kill().await.unwrap();
-        let process = Process::spawn(directory.path(), &text, Command::new(recoverd())).await;
+        let mut process = Process::spawn(directory.path(), &text, Command::new(recoverd())).await;
         let job = format!("http://{}/api/v1/jobs/main/job-{number}", process.admin);
         let answer = reqwest::get(job).await.unwrap();
         assert_eq!(answer.status(), 200, "job-{number} is lost");
+        // The next one wants the same port.
+        process.child.kill().await.unwrap();
     }
 }
 
