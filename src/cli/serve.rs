@@ -59,6 +59,7 @@ fn announce(running: &Running, settings: &Settings) {
         version = env!("CARGO_PKG_VERSION"),
         webhooks = %running.addresses.webhooks,
         admin = %running.addresses.admin,
+        relay = running.addresses.relay.map(tracing::field::display),
         datadog = settings.datadog.dogstatsd,
         data_dir = %settings.data_dir.display(),
         "recoverd is ready"
