@@ -66,6 +66,7 @@ impl Connection {
 
 /// Builds `first..first + rounds` of `jobs` jobs over `connections` connections, each as fast as it is answered. Returns
 /// how long all of them took.
+#[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) fn flood(address: SocketAddr, connections: usize, jobs: usize, first: u64, rounds: u64) -> Duration {
     let builds = (first..first + rounds).flat_map(|number| (0..jobs).map(move |job| (job, number)));
     send(address, connections, builds)

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) struct Process {
     pub(crate) child: Child,
+    #[allow(dead_code, reason = "each benchmark uses its part")]
     pub(crate) webhooks: SocketAddr,
     #[allow(dead_code, reason = "each benchmark uses its part")]
     pub(crate) admin: SocketAddr,
+    #[allow(dead_code, reason = "each benchmark uses its part")]
+    pub(crate) relay: Option<SocketAddr>,
     #[allow(dead_code, reason = "each benchmark uses its part")]
     pub(crate) ready_after: Duration,
 }
@@ -42,6 +45,7 @@ format = "json"
         let mut child = Command::new(env!("CARGO_BIN_EXE_recoverd"))
             .args(["serve", "--config"])
             .arg(&file)
+            .envs([("POD_NAME", "bench-0"), ("POD_NAMESPACE", "shop"), ("NODE_NAME", "node-a")])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -56,7 +60,8 @@ format = "json"
         let ready_after = start.elapsed();
         std::thread::spawn(move || lines.for_each(drop));
         let address = |field: &str| ready[field].as_str().unwrap().parse().unwrap();
-        Self { child, webhooks: address("webhooks"), admin: address("admin"), ready_after }
+        let relay = ready["relay"].as_str().and_then(|address| address.parse().ok());
+        Self { child, webhooks: address("webhooks"), admin: address("admin"), relay, ready_after }
     }
 
     pub(crate) fn cpu(&self) -> Duration {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,9 +51,18 @@ impl Bugsink {
 
     /// All that has arrived.
     pub fn events(&self) -> Vec<StoredEvent> {
-        let output = Command::new(script()).arg("events").arg(self.room.path()).output().expect("ci/bugsink runs");
+        self.stored("events").lines().map(StoredEvent::read).collect()
+    }
+
+    /// The bodies of all that was posted, in the order in which they came, byte for byte, but decompressed.
+    pub fn envelopes(&self) -> Vec<Vec<u8>> {
+        self.stored("envelopes").lines().map(|line| STANDARD.decode(line).expect("base64")).collect()
+    }
+
+    fn stored(&self, what: &str) -> String {
+        let output = Command::new(script()).arg(what).arg(self.room.path()).output().expect("ci/bugsink runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).lines().map(StoredEvent::read).collect()
+        String::from_utf8(output.stdout).expect("text")
     }
 
     /// The first event that `is` what is looked for, of those that arrive within `patience`.

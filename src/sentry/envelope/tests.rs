@@ -595,6 +595,31 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![0..4_usize, 0..200_usize], 0..60)
 }
 
+/// For all of these, wherever they are cut in two, and byte by byte.
+#[test]
+fn where_a_body_is_cut_makes_no_difference() {
+    let table: [&[u8]; 9] = [
+        b"{\"dsn\":\"https://k@h/1\"}\n{\"type\":\"event\",\"length\":13}\n{\"tags\":null}\n{\"type\":\"x\",\"length\":1}\n\n\n",
+        b"{}\n{\"length\":47,\"type\":\"event\"}\n{\"tags\":{\"a\":\"1\"},\"tags\":{\"pod_name\":\"b\"},\"c\":1}\n",
+        b"{}\n{\"type\":\"transaction\"}\n{\"a\":\"\\ud800\",\"b\":1e400,\"tags\":[[\"pod_name\",null]]}",
+        b"{}\n{\"type\":\"log\",\"item_count\":2}\n{\"items\":[{\"attributes\":{}},{\"body\":\"}]\"}]}\n{\"type\":\"session\"}\n{}",
+        b"{}\n{\"type\":\"event\"}\n{\"a\":\"\xff\xfe\xc3\"}\n",
+        b"{}\n{\"type\":\"event\",\"length\":99}\n{\"tags\":{}}\n",
+        b"{}\n{\"type\":\"event\",\"length\":1}\n{\"tags\":{}}\n",
+        b"{}\r\n\n{\"type\":\"event\"}\r\n{\"tags\":{}}\r\n\n\n",
+        b"",
+    ];
+    for body in table {
+        let body = Bytes::from_static(body);
+        let every_byte = vec![1; body.len()];
+        check(Kind::Envelope, &body, &every_byte).unwrap();
+        check(Kind::Store, &body, &every_byte).unwrap();
+        for place in 0..=body.len() {
+            check(Kind::Envelope, &body, &[place]).unwrap();
+        }
+    }
+}
+
 proptest! {
     /// For all sound envelopes: every event, transaction, feedback and log has the tags after, and the app's own are the
     /// app's; all else reads as before.

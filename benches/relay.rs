@@ -1,0 +1,226 @@
+//! The relay, which adds the pod's tags, beside nginx `proxy_pass`, which adds nothing: same upstream, same load, same run, in
+//! turn. Repeat it with `cargo bench --bench relay`; nginx is Debian's `nginx-light`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::unchecked_time_subtraction,
+    reason = "a benchmark prints what it finds, and ends where it cannot go on"
+)]
+
+mod load;
+#[path = "load/process.rs"]
+mod process;
+#[path = "load/proxy.rs"]
+mod proxy;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use process::Process;
+use proxy::Proxy;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const CONNECTIONS: usize = 32;
+/// Short runs, many of them in turn: what else the machine does then troubles both alike.
+const REPEATS: usize = 9;
+const IDLE: usize = 1_000;
+
+/// Both sides' figures of one run.
+#[derive(Clone, Copy)]
+struct Run {
+    per_second: f64,
+    p99: f64,
+    /// Processor time of the proxy alone, in microseconds a request.
+    cpu: f64,
+}
+
+fn main() {
+    let directory = tempfile::tempdir().unwrap();
+    let upstream = upstream();
+    let more = format!("[relay]\nenabled = true\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}/\"\n");
+    let socket = directory.path().join("dsd.socket");
+    let _checks = load::agent(&socket);
+    let ours = Process::start(directory.path(), &socket, "1h", &more);
+    let relay = ours.relay.expect("there is a relay");
+    let Some(nginx) = Proxy::start(directory.path(), upstream) else {
+        println!("nginx is not here (nginx-light)");
+        return;
+    };
+    println!("{CONNECTIONS} connections, {REPEATS} runs of each in turn; medians");
+    for (size, requests) in [(2_000, 6_000), (100_000, 600)] {
+        for gzip in [false, true] {
+            let request = request(size, gzip);
+            let turn = |address, cpu: &dyn Fn() -> Duration| run(address, &request, requests, cpu);
+            turn(relay, &|| ours.cpu());
+            turn(nginx.address, &|| nginx.cpu());
+            let (mut relayed, mut proxied) = (Vec::new(), Vec::new());
+            for _ in 0..REPEATS {
+                relayed.push(turn(relay, &|| ours.cpu()));
+                proxied.push(turn(nginx.address, &|| nginx.cpu()));
+            }
+            let coding = if gzip { "gzip" } else { "identity" };
+            print(&format!("{} KB {coding}", size / 1_000), &relayed, &proxied);
+        }
+    }
+    idle(relay, &ours);
+    drop(nginx);
+    let mut ours = ours;
+    ours.child.kill().unwrap();
+    ours.child.wait().unwrap();
+    std::process::exit(0);
+}
+
+fn print(what: &str, relayed: &[Run], proxied: &[Run]) {
+    let of = |runs: &[Run], figure: fn(&Run) -> f64| median(runs.iter().map(figure).collect());
+    let ratio = |figure: fn(&Run) -> f64| {
+        median(relayed.iter().zip(proxied).map(|(relayed, proxied)| figure(relayed) / figure(proxied)).collect())
+    };
+    println!(
+        "{what}: relay {:.0}/s, p99 {:.2} ms, {:.0} us   nginx {:.0}/s, p99 {:.2} ms, {:.0} us   ratio {:.2} (bar: 1.00), \
+         p99 {:.2} (bar: 1.20), processor time {:.2}",
+        of(relayed, |run| run.per_second),
+        of(relayed, |run| run.p99),
+        of(relayed, |run| run.cpu),
+        of(proxied, |run| run.per_second),
+        of(proxied, |run| run.p99),
+        of(proxied, |run| run.cpu),
+        ratio(|run| run.per_second),
+        ratio(|run| run.p99),
+        ratio(|run| run.cpu),
+    );
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// So many requests, each connection as fast as it is answered.
+fn run(address: SocketAddr, request: &[u8], requests: usize, cpu: &dyn Fn() -> Duration) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            connections.push(load::Connection::open(address).await);
+        }
+        let request: bytes::Bytes = request.to_vec().into();
+        let (before, start) = (cpu(), Instant::now());
+        let mut tasks = tokio::task::JoinSet::new();
+        for mut connection in connections {
+            let request = request.clone();
+            tasks.spawn(async move {
+                let mut waits = Vec::new();
+                for _ in 0..requests / CONNECTIONS {
+                    let asked = Instant::now();
+                    assert_eq!(connection.ask(&request).await, 200);
+                    waits.push(asked.elapsed());
+                }
+                waits
+            });
+        }
+        let mut waits: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
+        let took = start.elapsed();
+        let cpu = (cpu() - before).as_secs_f64() * 1e6 / waits.len() as f64;
+        waits.sort();
+        let p99 = waits[waits.len() * 99 / 100].as_secs_f64() * 1_000.0;
+        Run { per_second: waits.len() as f64 / took.as_secs_f64(), p99, cpu }
+    })
+}
+
+/// Memory with many SDKs that have sent an event and keep their connection.
+fn idle(address: SocketAddr, ours: &Process) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let request = request(2_000, false);
+        let before = ours.resident_mib();
+        let mut connections = Vec::new();
+        for _ in 0..IDLE {
+            let mut connection = load::Connection::open(address).await;
+            assert_eq!(connection.ask(&request).await, 200);
+            connections.push(connection);
+        }
+        println!("{IDLE} idle connections: {:.1} MiB resident, {before:.1} MiB before", ours.resident_mib());
+    });
+}
+
+/// An event as SDKs send it, of about `size` bytes.
+fn request(size: usize, gzip: bool) -> Vec<u8> {
+    let mut event = r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","timestamp":1780000000.5,"platform":"python","level":"error","release":"shop@1.0.0","environment":"production","tags":{"route":"/cart"},"exception":{"values":[{"type":"ValueError","value":"no such article","stacktrace":{"frames":["#.to_owned();
+    for line in 1_u64.. {
+        // Differs as source code does: gzip makes a fifth of it.
+        let noise = line.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        event += &format!(
+            r#"{{"filename":"shop/views/v{}.py","function":"f_{noise:x}","lineno":{line},"context_line":"    return self.call({noise})","in_app":true}},"#,
+            noise % 97
+        );
+        if event.len() >= size {
+            break;
+        }
+    }
+    event.pop();
+    event += "]}}]}}";
+    let envelope = format!(
+        "{{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\",\"sent_at\":\"2026-11-24T15:26:00Z\"}}\n{{\"type\":\"event\",\"length\":{}}}\n{event}\n",
+        event.len()
+    );
+    let (coding, body) = if gzip {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(envelope.as_bytes()).unwrap();
+        ("Content-Encoding: gzip\r\n", encoder.finish().unwrap())
+    } else {
+        ("", envelope.into_bytes())
+    };
+    let head = format!(
+        "POST /api/7/envelope/ HTTP/1.1\r\nHost: bench\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key=abc, sentry_version=7, sentry_client=sentry.python/2.75.0\r\nContent-Type: application/x-sentry-envelope\r\n{coding}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
+}
+
+/// Stands where Sentry does, as lean as can be: it reads a body and answers.
+fn upstream() -> SocketAddr {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
+                tokio::spawn(answer(stream));
+            }
+        });
+    });
+    receiver.recv().unwrap()
+}
+
+async fn answer(mut stream: TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 41\r\n\r\n{\"id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}";
+    let mut buffer = vec![0; 256 << 10];
+    let mut filled = 0;
+    loop {
+        let Ok(read @ 1..) = stream.read(&mut buffer[filled..]).await else { return };
+        filled += read;
+        let Some(head) = memchr::memmem::find(&buffer[..filled], b"\r\n\r\n") else { continue };
+        let text = std::str::from_utf8(&buffer[..head]).unwrap();
+        let length = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+        });
+        if filled >= head + 4 + length.expect("a length") {
+            filled = 0;
+            if stream.write_all(ANSWER).await.is_err() {
+                return;
+            }
+        }
+    }
+}
