@@ -18,6 +18,7 @@ mod process;
 #[path = "load/proxy.rs"]
 mod proxy;
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -156,7 +157,8 @@ fn request(size: usize, gzip: bool) -> Vec<u8> {
     for line in 1_u64.. {
         // Differs as source code does: gzip makes a fifth of it.
         let noise = line.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        event += &format!(
+        let _ = write!(
+            event,
             r#"{{"filename":"shop/views/v{}.py","function":"f_{noise:x}","lineno":{line},"context_line":"    return self.call({noise})","in_app":true}},"#,
             noise % 97
         );

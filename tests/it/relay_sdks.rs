@@ -68,6 +68,7 @@ fn send_by_rust(dsn: &str) {
         let attachment = Attachment { buffer, filename: "every-byte.bin".into(), ..Attachment::default() };
         let attached = |scope: &mut Scope| scope.add_attachment(attachment);
         sentry::with_scope(attached, || sentry::capture_message("a message with an attachment", Level::Info));
+        #[expect(clippy::disallowed_methods, reason = "an application's clock is not recoverd's")]
         let log = Log {
             level: LogLevel::Info,
             body: "a log".to_owned(),
@@ -197,9 +198,11 @@ fn items<'a>(envelopes: &'a [Envelope], kind: &str) -> Vec<&'a [u8]> {
     all.filter(|(header, _)| header["type"] == kind).map(|(_, payload)| &**payload).collect()
 }
 
-/// In an order that does not depend on which came first.
+/// In an order that does not depend on which came first, each once: Bugsink fails at half a surrogate, so the relay keeps
+/// that event and sends it again.
 fn sorted(mut bodies: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     bodies.sort();
+    bodies.dedup();
     bodies
 }
 
@@ -306,6 +309,7 @@ async fn without_enrichment_not_a_byte_is_another() {
             };
             let mut all: Vec<_> = requests.iter().map(line).collect();
             all.sort();
+            all.dedup();
             all
         };
         assert!(as_it_was(&sent) == as_it_was(&forwarded), "{}: on the wire", sdk.name);

@@ -58,7 +58,7 @@ async fn pass(State(line): State<Line>, request: Request) -> Response {
     }
     let request = line.client.request(parts.method.clone(), format!("{}{target}", line.to)).headers(headers);
     // What came in chunks goes on in chunks.
-    let on = if parts.headers.contains_key(CONTENT_LENGTH) { body.clone().into() } else { in_chunks(body.clone()) };
+    let on = if parts.headers.contains_key(CONTENT_LENGTH) { body.clone().into() } else { in_chunks(&body) };
     let recorded = Recorded { method: parts.method, target, headers: parts.headers, body: body.to_vec() };
     line.kept.lock().unwrap().push(recorded);
     let answer = request.body(on).send().await.unwrap();
@@ -71,7 +71,7 @@ async fn pass(State(line): State<Line>, request: Request) -> Response {
     response.body(Body::from(answer.bytes().await.unwrap())).unwrap()
 }
 
-fn in_chunks(body: Bytes) -> reqwest::Body {
+fn in_chunks(body: &Bytes) -> reqwest::Body {
     let pieces: Vec<_> = body.chunks(1_000).map(|piece| body.slice_ref(piece)).collect();
     let frames = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Frame::data(piece)));
     reqwest::Body::wrap(StreamBody::new(stream::iter(frames)))
