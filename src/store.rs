@@ -75,7 +75,7 @@ impl News {
     fn is_of_a_status(&self) -> bool {
         match self {
             Self::Job(news) => news.change.is_some() || news.build.is_none(),
-            Self::Sentry(news) => news.change.is_some(),
+            Self::Sentry(news) => news.record.standing().is_some_and(|standing| !standing.is_told()),
         }
     }
 }

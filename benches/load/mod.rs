@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 pub(crate) const TOKEN: &str = "a-token-for-the-benchmark";
 
-/// A COMPLETED document of usual size: build `number` of job `job`. One in twenty fails, so that one status in ten moves.
+/// A COMPLETED document of usual size: build `number` of job `job`. One in five fails, so that two statuses in five move.
 pub(crate) fn document(job: usize, number: u64) -> String {
     let timestamp = 1_780_000_000_000 + number * 60_000;
     let status = if number.is_multiple_of(5) { "FAILURE" } else { "SUCCESS" };

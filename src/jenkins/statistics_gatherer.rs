@@ -9,10 +9,11 @@ use crate::domain::job::JobPath;
 use crate::domain::removal::Removal;
 
 pub(super) fn conclude(fields: &Fields<'_>, extent: Extent) -> Result<Reading, PayloadError> {
-    if let Some(status) = fields.text("status") {
+    let is_build = fields.has("number") || fields.has("fullJobName") || fields.has("result");
+    // What tells of a build deletes no job, whatever else it says behind that.
+    if let Some(status) = fields.text("status").filter(|_| !is_build) {
         return item(fields, status, extent);
     }
-    let is_build = fields.has("number") || fields.has("fullJobName") || fields.has("result");
     if extent == Extent::Whole && !is_build {
         return Ok(Reading::Ignored(IgnoredBecause::NotABuild));
     }
@@ -108,6 +109,14 @@ mod tests {
             let body = format!(r#"{{"fullJobName":"acme/web","number":7,{fields}}}"#);
             assert_eq!(report(&body).created, expected, "{fields}");
         }
+    }
+
+    #[test]
+    fn what_tells_of_a_build_deletes_no_job() {
+        let item = r#""ciUrl":"https://ci.example.org/","status":"DELETED","jobUrl":"job/acme/job/web/","updatedDate":1750000090000"#;
+        assert!(matches!(read(&format!("{{{item}}}")), Ok(Reading::Gone(_))));
+        let both = report(&format!(r#"{{"fullJobName":"acme/web","number":7,"result":"SUCCESS",{item}}}"#));
+        assert_eq!((both.job.as_str(), both.number), ("acme/web", 7));
     }
 
     #[test]

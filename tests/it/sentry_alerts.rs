@@ -1,6 +1,7 @@
 //! What Sentry tells of becomes alerts that recover: one check for each issue, project and metric alert, whatever happens in
 //! between.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use recoverd::datadog::decode::{Check, Datagram};
@@ -276,6 +277,29 @@ async fn a_lost_resolved_is_healed_by_the_next_look() {
     expect(&world.agent, "sentry.issue.status", "issue:WEB-1", OK).await;
     expect(&world.agent, "sentry.alert.status", "alert_id:7", OK).await;
     expect(&world.agent, "sentry.project.status", "project:web", OK).await;
+    world.finish().await;
+}
+
+/// The first look at a Sentry may show thousands.
+#[tokio::test]
+async fn what_was_open_before_is_told_and_is_no_event() {
+    let server = SentryServer::spawn().await;
+    server.sentry().create(1, "web", "error");
+    server.sentry().alert(31, 7, "web", 20);
+    let world = World::with(&server.settings("sentry", SECRET)).await;
+    let mut critical = BTreeSet::new();
+    while critical.len() < 3 {
+        for message in world.agent.next().await {
+            match message {
+                Datagram::Check(check) => drop(critical.insert((check.name, check.status == CRITICAL))),
+                Datagram::Event(event) => panic!("it is as old as that: {event:?}"),
+                Datagram::Metric(_) => {}
+            }
+        }
+    }
+    assert!(critical.iter().all(|(_, is_critical)| *is_critical), "{critical:?}");
+    hook(&world, "issue", 90, &issue(2, "web", "created", "error")).await;
+    assert!(world.agent.next_event().await.title.starts_with("WEB-2 is new"));
     world.finish().await;
 }
 

@@ -121,6 +121,13 @@ impl Standing {
         change
     }
 
+    /// What is to be announced has been so for a while: it is told, and is no event.
+    fn hush(&mut self) {
+        if let Some(announced) = &mut self.announced {
+            announced.before = Some(announced.status);
+        }
+    }
+
     fn confirm(&mut self, status: Status) -> bool {
         match &mut self.announced {
             Some(announced) if announced.status == status && !announced.confirmed => {
@@ -269,6 +276,11 @@ impl IssueRecord {
         let name = self.about.short_id.clone().unwrap_or_else(|| id.to_string());
         let group = Group { project: self.about.project.clone(), name: Some(name) };
         self.standing.announce(self.status(), group, now)
+    }
+
+    /// What is to be announced has been so for a while: it is told, and is no event.
+    pub fn hush(&mut self) {
+        self.standing.hush();
     }
 }
 
@@ -430,6 +442,11 @@ impl AlertRecord {
         let name = self.about.name.clone().unwrap_or_else(|| rule.to_string());
         let group = Group { project: None, name: Some(name) };
         self.standing.announce(self.status(), group, now)
+    }
+
+    /// As of [`IssueRecord::hush`].
+    pub fn hush(&mut self) {
+        self.standing.hush();
     }
 }
 

@@ -140,9 +140,19 @@ async fn an_attempt_that_is_given_up_gives_its_room_back() {
     }
     // Whether they got their place or not: what is counted is what is there, once the last of them is through.
     append(&spool, b"b").await.unwrap();
-    while spool.0.writers.available_permits() < WRITERS || files(directory.path()).len() != spool.held().entries {
-        tokio::task::yield_now().await;
-    }
+    let settled = async {
+        let is_still = || {
+            let held = spool.held();
+            spool.0.writers.available_permits() == WRITERS && files(directory.path()).len() == held.entries
+        };
+        // An attempt may yet begin between two looks.
+        let mut still = 0;
+        while still < 100 {
+            still = if is_still() { still + 1 } else { 0 };
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), settled).await.expect("what is counted is what is there");
     assert_eq!(Spool::open(directory.path().to_owned(), AMPLE).unwrap().held(), spool.held());
 }
 

@@ -10,7 +10,7 @@ use crate::domain::sentry::tally::{Room, Tally};
 use crate::domain::sentry::{
     AlertReport, Heard, IntegrationName, IssueReport, IssueState, Notice, Occurrence, Seen, SentryKey, Subject,
 };
-use crate::domain::status::Status;
+use crate::domain::status::{Change, Status};
 use crate::store::News;
 
 /// The steps, and each project's issues at a glance, which come from the records themselves at a start.
@@ -158,7 +158,12 @@ impl SentryLedger {
         news: &mut Vec<News>,
     ) -> Result<(), P::Error> {
         let before = record.standing().group().project.clone().filter(|before| before != record.project());
-        let change = record.announce(id, now);
+        let mut change = record.announce(id, now);
+        let is_news = change.is_some() || action.is_some();
+        if is_old_news(change, action) {
+            record.hush();
+            change = None;
+        }
         if let Some(before) = before {
             self.tally(&key, &before).remove(id);
             self.project(pages, &key, &before, now, news)?;
@@ -168,7 +173,7 @@ impl SentryLedger {
         let stored = SentryRecord::Issue(record.clone());
         pages.save_sentry(&key, &stored)?;
         self.project(pages, &key, &slug, now, news)?;
-        if change.is_some() || action.is_some() {
+        if is_news {
             news.push(News::Sentry(Box::new(SentryNews { key, record: stored, change, action })));
         }
         Ok(())
@@ -257,11 +262,16 @@ impl SentryLedger {
         if heard == Heard::Duplicate && action.is_none() {
             return Ok(heard);
         }
-        let change = alert.announce(report.rule, now);
+        let mut change = alert.announce(report.rule, now);
+        let action = action.filter(|_| heard == Heard::Changed);
+        let is_news = change.is_some() || action.is_some();
+        if is_old_news(change, action) {
+            alert.hush();
+            change = None;
+        }
         let record = SentryRecord::Alert(alert);
         pages.save_sentry(&key, &record)?;
-        let action = action.filter(|_| heard == Heard::Changed);
-        if change.is_some() || action.is_some() {
+        if is_news {
             news.push(News::Sentry(Box::new(SentryNews { key, record, change, action })));
         }
         Ok(heard)
@@ -403,4 +413,9 @@ impl SentryLedger {
         }
         Ok(())
     }
+}
+
+/// What a look shows for the first time has been so for a while: all that was open before recoverd came is no event.
+fn is_old_news(change: Option<Change>, action: Option<&'static str>) -> bool {
+    action.is_none() && matches!(change, Some(Change::First(_)))
 }
