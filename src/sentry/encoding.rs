@@ -467,7 +467,10 @@ mod tests {
                 None => (first.to_owned(), once),
             };
             prop_assert_eq!(decode(&header, &body, piece, limits), Ok(text.clone()));
-            prop_assert_eq!(decode("deflate", &encode("raw", &text), piece, limits), Ok(text));
+            // Raw deflate is not what the name means. It may begin as zlib does, and its end may show too late: then it is
+            // refused, and goes on untouched. Nothing else ever comes out of it.
+            let raw = decode("deflate", &encode("raw", &text), piece, limits);
+            prop_assert!(raw.is_err() || raw == Ok(text));
         }
 
         /// For all bodies: what comes out, and the error, does not depend on the pieces, and stays below the limit.
