@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::domain::build::Timestamp;
 use crate::machinery::clock::Clock;
 use crate::sentry::rest::{Fault, Incident, Issue, Pages, RemoteApi, RestError};
+use crate::sentry::webhook::FRESH;
 use absence::{Absences, Answer};
 pub use rounds::{SentryCatchUp, SentryCatchUpMetrics, Watch};
 
@@ -110,7 +111,7 @@ impl Look<'_> {
             if let Some(page) = issues.next().await? {
                 self.report.unreadable += page.unreadable;
                 self.listed.extend(page.items.iter().map(|issue| Key::Issue(issue.id)));
-                let asked = page.asked.unwrap_or(now);
+                let asked = believable(page.asked, now);
                 return Ok(Some(sightings(page.items, asked, Shown::Issue)));
             }
             if !issues.is_whole() {
@@ -126,7 +127,7 @@ impl Look<'_> {
                 self.report.has_alerts = true;
                 self.report.unreadable += page.unreadable;
                 self.listed.extend(page.items.iter().map(|alert| Key::Alert(alert.identifier)));
-                let asked = page.asked.unwrap_or(now);
+                let asked = believable(page.asked, now);
                 return Ok(Some(sightings(page.items, asked, Shown::Alert)));
             }
             Ok(None) => {}
@@ -219,10 +220,32 @@ impl Look<'_> {
                 (Shown::Alert(answer.thing), answer.asked)
             }
         };
-        Ok(Sighting { shown, asked: asked.unwrap_or(now) })
+        Ok(Sighting { shown, asked: believable(asked, now) })
     }
+}
+
+/// When something was so, of which Sentry says that it was so at `said`. A time to come would outlast all that is told of it
+/// until then; one that is past is that of an answer which somebody kept.
+fn believable(said: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    said.filter(|said| said.since(now) <= FRESH).unwrap_or(now)
 }
 
 fn sightings<T>(items: Vec<T>, asked: Timestamp, shown: impl Fn(T) -> Shown) -> Vec<Sighting> {
     items.into_iter().map(|item| Sighting { shown: shown(item), asked }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_come_is_not_believed() {
+        let now = Timestamp::from_millis(1_790_000_000_000);
+        let minutes = |minutes: i64| Timestamp::from_millis(1_790_000_000_000 + minutes * 60_000);
+        let table =
+            [(None, 0), (Some(-5), -5), (Some(-10_000), -10_000), (Some(10), 10), (Some(11), 0), (Some(525_600), 0)];
+        for (said, expected) in table {
+            assert_eq!(believable(said.map(minutes), now), minutes(expected), "{said:?}");
+        }
+    }
 }

@@ -299,6 +299,7 @@ fn alert_report(incident: Incident, rule: Option<u64>, at: Timestamp) -> Option<
         _ => return None,
     };
     let about = AlertText { name: incident.rule.name, projects: incident.projects, text: None, link: None };
-    let rule = incident.rule.id.or(rule)?;
+    // A rule that was edited may go on under another id; the alert is the one that is known.
+    let rule = rule.or(incident.rule.id)?;
     Some(AlertReport { rule, identifier: incident.identifier, state, at, about })
 }

@@ -151,6 +151,30 @@ async fn an_issue_and_its_project_go_critical_and_come_back() {
     world.finish().await;
 }
 
+/// The check of the project that has none, as this says.
+async fn expect_of_no_project(agent: &Agent, status: u8) {
+    loop {
+        let check = next_check(agent, "sentry.project.status", "integration:sentry").await;
+        if check.status == status && !check.tags.iter().any(|tag| tag.starts_with("project:")) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_issue_whose_project_is_learned_late_leaves_none_behind() {
+    let world = World::with(&integration()).await;
+    let mut without = issue(1, "web", "created", "error");
+    without["data"]["issue"]["project"] = Value::Null;
+    hook(&world, "issue", 90, &without).await;
+    expect_of_no_project(&world.agent, CRITICAL).await;
+    hook(&world, "issue", 80, &issue(1, "web", "unresolved", "error")).await;
+    expect_of_no_project(&world.agent, OK).await;
+    hook(&world, "issue", 70, &issue(1, "web", "resolved", "error")).await;
+    expect(&world.agent, "sentry.project.status", "project:web", OK).await;
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn each_change_of_an_issue_is_one_event() {
     let world = World::with(&integration()).await;
@@ -272,7 +296,8 @@ async fn a_lost_resolved_is_healed_by_the_next_look() {
     {
         let mut sentry = server.sentry();
         sentry.set(1, "resolved");
-        sentry.alert(31, 7, "web", 2);
+        // As if its rule had been edited: Sentry closes what was open under a copy of the rule.
+        sentry.alert(31, 8, "web", 2);
     }
     expect(&world.agent, "sentry.issue.status", "issue:WEB-1", OK).await;
     expect(&world.agent, "sentry.alert.status", "alert_id:7", OK).await;

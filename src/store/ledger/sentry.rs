@@ -157,7 +157,9 @@ impl SentryLedger {
         now: Timestamp,
         news: &mut Vec<News>,
     ) -> Result<(), P::Error> {
-        let before = record.standing().group().project.clone().filter(|before| before != record.project());
+        // One that was told without a project counts under the empty name.
+        let told = record.standing().announced().map(|_| record.standing().group().project.clone().unwrap_or_default());
+        let before = told.filter(|before| before != record.project());
         let mut change = record.announce(id, now);
         let is_news = change.is_some() || action.is_some();
         if is_old_news(change, action) {
