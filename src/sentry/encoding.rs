@@ -333,20 +333,19 @@ mod tests {
     }
 
     fn encode(coding: &str, text: &[u8]) -> Vec<u8> {
-        let quick = Compression::fast();
         match coding {
             "gzip" | "x-gzip" => {
-                let mut encoder = GzEncoder::new(Vec::new(), quick);
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
                 encoder.write_all(text).unwrap();
                 encoder.finish().unwrap()
             }
             "deflate" => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), quick);
+                let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
                 encoder.write_all(text).unwrap();
                 encoder.finish().unwrap()
             }
             "raw" => {
-                let mut encoder = DeflateEncoder::new(Vec::new(), quick);
+                let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
                 encoder.write_all(text).unwrap();
                 encoder.finish().unwrap()
             }
@@ -453,8 +452,7 @@ mod tests {
         #[test]
         fn what_was_encoded_comes_out(
             word in prop::collection::vec(any::<u8>(), 0..40),
-            // Within one piece of output: a larger text that comes in small pieces is now and then refused, and goes on untouched.
-            times in prop_oneof![Just(1_usize), 0..1_500_usize],
+            times in prop_oneof![Just(1_usize), 0..20_000_usize],
             first in prop::sample::select(CODINGS.to_vec()),
             second in prop::option::of(prop::sample::select(CODINGS.to_vec())),
             piece in prop_oneof![1..20_usize, Just(1000), Just(usize::MAX)],
@@ -467,10 +465,11 @@ mod tests {
                 None => (first.to_owned(), once),
             };
             prop_assert_eq!(decode(&header, &body, piece, limits), Ok(text.clone()));
-            // Raw deflate is not what the name means. It may begin as zlib does, and its end may show too late: then it is
-            // refused, and goes on untouched. Nothing else ever comes out of it.
-            let raw = decode("deflate", &encode("raw", &text), piece, limits);
-            prop_assert!(raw.is_err() || raw == Ok(text));
+            // Raw deflate is not what the name means, and may begin as zlib does: then nothing tells them apart.
+            let raw = encode("raw", &text);
+            if !is_zlib(raw[0], raw[1]) {
+                prop_assert_eq!(decode("deflate", &raw, piece, limits), Ok(text));
+            }
         }
 
         /// For all bodies: what comes out, and the error, does not depend on the pieces, and stays below the limit.
@@ -482,6 +481,8 @@ mod tests {
             byte in any::<u8>(),
             piece in 1..20_usize,
         ) {
+            // In pieces, libzstd does not hold a frame that ends with an empty block against the size that it was to have.
+            prop_assume!(coding != "zstd" || !text.is_empty());
             let mut body = encode(coding, &text);
             let place = place.index(body.len());
             body[place] = byte;

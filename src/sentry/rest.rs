@@ -110,6 +110,7 @@ impl RemoteApi {
 
     /// All metric alerts that are not resolved (`OrganizationIncidentIndexEndpoint`; a Sentry that keeps them as open
     /// periods of issues answers here in the same words, `WorkflowEngineIncidentSerializer`).
+    /// The token needs `project:read` or `org:read`; `alerts:read` is not enough (`IncidentPermission` in Sentry).
     pub fn open_incidents(&self) -> Pages<'_, Incident> {
         Pages::new(self, "incidents", &[("status", "open"), ("project", "-1")], shown::incidents)
     }

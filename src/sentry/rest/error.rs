@@ -30,7 +30,7 @@ pub enum Fault {
     )]
     Unauthorized,
     #[error(
-        "403, the token may not see it: let the integration read Issue & Event, and Alerts for metric alerts, in Sentry \
+        "403, the token may not see it: let the integration read Issue & Event, and Project for metric alerts, in Sentry \
          under Settings, Custom Integrations"
     )]
     Forbidden,
