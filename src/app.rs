@@ -54,6 +54,8 @@ pub enum StartError {
     Store(OpenError),
     #[error("cannot relay to Sentry")]
     Relay(#[from] RelayError),
+    #[error("cannot start threads for the relay: {0}")]
+    Threads(std::io::Error),
     #[error("cannot ask the Sentry of {integration}: {source}")]
     Sentry { integration: IntegrationName, source: crate::sentry::rest::RestError },
     #[error("cannot ask the Jenkins {controller}: {source}")]

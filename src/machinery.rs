@@ -3,7 +3,9 @@
 pub mod answer;
 pub mod blocks;
 pub mod clock;
+pub mod crew;
 pub mod health;
+pub mod http1;
 pub mod lenient;
 pub mod listener;
 pub mod raw;

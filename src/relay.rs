@@ -35,7 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, Method, Response, Uri};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
@@ -44,7 +44,7 @@ use crate::domain::pod::TagChoice;
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
 use crate::machinery::spool::{self, Spool};
-use crate::sentry::upstream::{Upstream, UpstreamError, Way};
+use crate::sentry::upstream::{AnswerBody, Upstream, UpstreamError, Way};
 use behind::{Behind, may_change};
 pub use delivery::Delivery;
 use intake::{Intake, Taken};
@@ -105,7 +105,7 @@ pub struct Arrival<B> {
 #[derive(Debug)]
 pub enum Answer {
     /// What upstream said.
-    Theirs(Response<Incoming>),
+    Theirs(Response<AnswerBody>),
     /// Sentry does not want it for so long, as it has said before.
     Limited(Duration),
     /// It is on disk and goes on later. With the event's id, if it has one.

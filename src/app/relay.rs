@@ -1,6 +1,7 @@
 //! The relay, wired.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -12,9 +13,10 @@ use crate::config::Settings;
 use crate::datadog::AgentSink;
 use crate::domain::pod::PodIdentity;
 use crate::domain::signal::Tag;
-use crate::http::relay::{RelayDoor, router};
+use crate::http::relay::RelayDoor;
 use crate::kubernetes::pods::{NodePods, PodApi, PodMetrics, PodWatch};
 use crate::machinery::clock::Clock;
+use crate::machinery::crew::Crew;
 use crate::machinery::health::Health;
 use crate::machinery::listener::{self, Limits, ListenerMetrics};
 use crate::machinery::supervise::Supervisor;
@@ -60,9 +62,10 @@ pub(super) fn start(
     };
     // What no other relay has at the same time, as good as certainly.
     let name = format!("{:016x}", RandomState::new().build_hasher().finish());
-    let door = router(RelayDoor::new(relay, &name));
-    let supervisor = around.supervisor;
-    supervisor.spawn("relay", listener::serve("relay", listener, door, limits, metrics.clone(), supervisor.stop()));
+    let door = Arc::new(RelayDoor::new(relay, &name));
+    let crew = Crew::new("relay").map_err(StartError::Threads)?;
+    let serving = listener::serve_by(crew, "relay", listener, door, limits, metrics.clone(), supervisor.stop());
+    supervisor.spawn("relay", serving);
     Ok(())
 }
 

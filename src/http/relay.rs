@@ -4,24 +4,25 @@
 //! `X-Forwarded-For`, of which Sentry takes the first, and `Via`, by which a loop is known. Browsers are let in from
 //! everywhere, as Sentry does (develop.sentry.dev, CORS).
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{
+use bytes::Bytes;
+use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONNECTION, CONTENT_TYPE,
     EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::any;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
 
+use crate::machinery::http1::server::{Incoming, Responder};
 use crate::relay::{Answer, Arrival, Refusal, Relay};
+use crate::sentry::upstream::AnswerBody;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -53,6 +54,43 @@ pub struct RelayDoor {
     via: HeaderValue,
 }
 
+/// What goes back to a sender: what upstream says as it comes, or a word of our own.
+#[derive(Debug)]
+pub enum Told {
+    Theirs(AnswerBody),
+    Ours(Bytes),
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Self::Theirs(body) => Pin::new(body).poll_frame(context),
+            Self::Ours(text) if text.is_empty() => Poll::Ready(None),
+            Self::Ours(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Theirs(body) => body.is_end_stream(),
+            Self::Ours(text) => text.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Theirs(body) => body.size_hint(),
+            Self::Ours(text) => SizeHint::with_exact(text.len() as u64),
+        }
+    }
+}
+
 impl RelayDoor {
     /// `name` tells this process from all others.
     pub fn new(relay: Relay, name: &str) -> Self {
@@ -61,37 +99,36 @@ impl RelayDoor {
     }
 }
 
-pub fn router(door: RelayDoor) -> Router {
-    Router::new().route("/api/{*rest}", any(receive)).fallback(nowhere).with_state(Arc::new(door))
-}
+impl Responder for RelayDoor {
+    type Body = Told;
 
-async fn receive(
-    State(door): State<Arc<RelayDoor>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let is_browser = parts.headers.contains_key(ORIGIN);
-    if parts.method == Method::OPTIONS && is_browser {
-        return preflight(&parts.headers);
-    }
-    let mut response = match door.admit(&mut parts.headers, peer) {
-        Ok(()) => {
-            let arrival = Arrival { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer };
-            told(door.relay.forward(arrival).await)
+    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: SocketAddr) -> Response<Told> {
+        if request.uri().path().strip_prefix("/api/").is_none_or(str::is_empty) {
+            return problem(StatusCode::NOT_FOUND, "there is nothing here; Sentry's paths begin with /api/");
         }
-        Err(problem) => problem,
-    };
-    if is_browser {
-        let_browsers_read(response.headers_mut());
+        let (mut parts, body) = request.into_parts();
+        let is_browser = parts.headers.contains_key(ORIGIN);
+        if parts.method == Method::OPTIONS && is_browser {
+            return preflight(&parts.headers);
+        }
+        let mut response = match self.admit(&mut parts.headers, peer) {
+            Ok(()) => {
+                let arrival = Arrival { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer };
+                told(self.relay.forward(arrival).await)
+            }
+            Err(problem) => problem,
+        };
+        if is_browser {
+            let_browsers_read(response.headers_mut());
+        }
+        response
     }
-    response
 }
 
-fn told(answer: Result<Answer, Refusal>) -> Response {
+fn told(answer: Result<Answer, Refusal>) -> Response<Told> {
     match answer {
         Ok(Answer::Theirs(response)) => {
-            let mut response = response.map(Body::new);
+            let mut response = response.map(Told::Theirs);
             drop_hops(response.headers_mut());
             response
         }
@@ -101,14 +138,10 @@ fn told(answer: Result<Answer, Refusal>) -> Response {
     }
 }
 
-async fn nowhere() -> Response {
-    problem(StatusCode::NOT_FOUND, "there is nothing here; Sentry's paths begin with /api/")
-}
-
 impl RelayDoor {
     /// Makes the headers such as are to go on, unless they have been here before.
     #[expect(clippy::result_large_err, reason = "it is the answer")]
-    fn admit(&self, headers: &mut HeaderMap, peer: SocketAddr) -> Result<(), Response> {
+    fn admit(&self, headers: &mut HeaderMap, peer: SocketAddr) -> Result<(), Response<Told>> {
         let hops = || headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok());
         let mine = self.via.to_str().unwrap_or_default();
         let is_back = hops().flat_map(|line| line.split(',')).any(|hop| hop.trim() == mine);
@@ -124,10 +157,13 @@ impl RelayDoor {
         drop_hops(headers);
         headers.remove(HOST);
         headers.append(VIA, self.via.clone());
-        let peer = peer.ip().to_canonical().to_string();
-        let chain = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let chain: Vec<&str> = chain.chain([peer.as_str()]).collect();
-        if let Ok(value) = HeaderValue::try_from(chain.join(", ")) {
+        let mut chain = peer.ip().to_canonical().to_string();
+        let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let before: Vec<&str> = before.collect();
+        if !before.is_empty() {
+            chain = [before.join(", "), chain].join(", ");
+        }
+        if let Ok(value) = HeaderValue::try_from(chain) {
             headers.insert(FORWARDED_FOR, value);
         }
         Ok(())
@@ -138,13 +174,15 @@ fn drop_hops(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<HeaderName> =
         named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-    for name in named.iter().chain(&OF_A_CONNECTION) {
+    let known = headers.keys().filter(|name| OF_A_CONNECTION.contains(name)).cloned();
+    let known: Vec<HeaderName> = known.collect();
+    for name in named.iter().chain(&known) {
         headers.remove(name);
     }
 }
 
-fn preflight(asked: &HeaderMap) -> Response {
-    let mut response = StatusCode::OK.into_response();
+fn preflight(asked: &HeaderMap) -> Response<Told> {
+    let mut response = Response::new(Told::Ours(Bytes::new()));
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
     let usual = HeaderValue::from_static(
@@ -167,21 +205,21 @@ fn let_browsers_read(headers: &mut HeaderMap) {
 }
 
 /// As Sentry answers, which writes an id without dashes.
-fn kept(event_id: Option<&str>) -> Response {
+fn kept(event_id: Option<&str>) -> Response<Told> {
     let body = match event_id {
         Some(id) => json!({ "id": id.replace('-', "") }),
         None => json!({}),
     };
-    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    ours(StatusCode::OK, &body)
 }
 
-fn limited(seconds: u64) -> Response {
+fn limited(seconds: u64) -> Response<Told> {
     let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "Sentry has asked not to be sent this for a while");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
-fn refuse(refusal: &Refusal) -> Response {
+fn refuse(refusal: &Refusal) -> Response<Told> {
     let status = match refusal {
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -196,6 +234,13 @@ fn refuse(refusal: &Refusal) -> Response {
 }
 
 /// As Sentry's own errors look.
-fn problem(status: StatusCode, detail: &str) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], json!({ "detail": detail }).to_string()).into_response()
+fn problem(status: StatusCode, detail: &str) -> Response<Told> {
+    ours(status, &json!({ "detail": detail }))
+}
+
+fn ours(status: StatusCode, text: &serde_json::Value) -> Response<Told> {
+    let mut response = Response::new(Told::Ours(text.to_string().into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

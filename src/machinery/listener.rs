@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +23,11 @@ use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
+
+use super::crew::Crew;
+use super::http1::server::{self, Responder};
 
 /// What one listener takes on.
 #[derive(Clone, Copy, Debug)]
@@ -65,16 +72,13 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let door = Door::new(name, listener, limits, &metrics);
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_headers(64).max_buf_size(64 * 1024);
+    let http = http(limits);
     let graceful = GracefulShutdown::new();
     while let Some((stream, address, visit)) = door.next(&stop).await {
-        let service = TowerToHyperService::new(router.clone().map_request(
-            move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(ConnectInfo::<SocketAddr>(address));
-                request
-            },
-        ));
+        let service = TowerToHyperService::new(router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo::<SocketAddr>(address));
+            request
+        }));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         spawn_connection(async move {
             if let Err(error) = connection.await {
@@ -85,6 +89,44 @@ pub async fn serve(
     }
     drop(door);
     graceful.shutdown().await;
+}
+
+/// The same on threads of a crew, each connection as a whole on one of them.
+pub async fn serve_by(
+    crew: Crew,
+    name: &'static str,
+    listener: TcpListener,
+    responder: Arc<impl Responder>,
+    limits: Limits,
+    metrics: ListenerMetrics,
+    stop: CancellationToken,
+) {
+    let door = Door::new(name, listener, limits, &metrics);
+    let open = TaskTracker::new();
+    while let Some((stream, address, visit)) = door.next(&stop).await {
+        // From here on it is another runtime that waits for it.
+        let Ok(stream) = stream.into_std() else { continue };
+        // Each has a token of its own: they are asked often, and one for all would be one lock for all.
+        let (responder, stop) = (responder.clone(), stop.child_token());
+        crew.spawn(open.track_future(async move {
+            let _visit = visit;
+            let serving = async {
+                server::serve(TcpStream::from_std(stream)?, address, responder, limits.header_time, stop).await
+            };
+            if let Err(error) = serving.await {
+                tracing::debug!(listener = name, %error, "a connection ended early");
+            }
+        }));
+    }
+    drop(door);
+    open.close();
+    open.wait().await;
+}
+
+fn http(limits: Limits) -> Builder {
+    let mut http = Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_headers(64).max_buf_size(64 * 1024);
+    http
 }
 
 /// A listener that lets in no more than it takes on.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::breaker::Breaker;
@@ -18,7 +17,7 @@ use super::{Refusal, lock};
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
 use crate::machinery::spool::{NotKept, Spool};
-use crate::sentry::upstream::{NoAnswer, Payload, Upstream};
+use crate::sentry::upstream::{AnswerBody, NoAnswer, Payload, Upstream};
 
 /// An upstream, and what is known of it.
 #[derive(Debug)]
@@ -125,12 +124,17 @@ impl Behind {
     }
 
     /// `None` when it is not worth a try at present.
-    pub(super) async fn ask(&self, letter: &Letter, payload: Payload) -> Option<Result<Response<Incoming>, NoAnswer>> {
+    pub(super) async fn ask(
+        &self,
+        letter: &Letter,
+        payload: Payload,
+    ) -> Option<Result<Response<AnswerBody>, NoAnswer>> {
         if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {
             return None;
         }
         let asked = Instant::now();
-        let answer = self.upstream.send(letter.request(payload)).await;
+        let Letter { method, uri, headers, .. } = letter;
+        let answer = self.upstream.send(method, uri, headers, payload).await;
         match &answer {
             Ok(response) => {
                 self.metrics.answered(response.status(), asked.elapsed());
@@ -180,7 +184,7 @@ impl Behind {
         self.recovered.notify_one();
     }
 
-    fn learn(&self, response: &Response<Incoming>, key: &str) {
+    fn learn(&self, response: &Response<AnswerBody>, key: &str) {
         let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
         if !is_429 && !response.headers().contains_key(limits::HEADER) {
             return;

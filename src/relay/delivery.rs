@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ use super::{limits, lock};
 use crate::machinery::clock::Clock;
 use crate::machinery::retry;
 use crate::machinery::spool::{Place, ReadError};
-use crate::sentry::upstream::Payload;
+use crate::sentry::upstream::{AnswerBody, Payload};
 
 /// After a failure.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -218,7 +217,7 @@ impl Delivery {
 }
 
 /// A connection whose answer was not read is of no more use.
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: AnswerBody) {
     let reading = async {
         let mut left = LONGEST_ANSWER;
         while let Some(Ok(frame)) = body.frame().await

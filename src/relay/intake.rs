@@ -20,6 +20,8 @@ use crate::sentry::envelope::{Report, Splicer, Tags};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// … and so many bytes a second more.
 const SLOWEST: u64 = 16 << 10;
+/// Of so much nothing may show before all of it has come.
+const AT_ONCE: u64 = 128 << 10;
 
 /// A body that has come whole.
 pub(super) struct Taken {
@@ -89,7 +91,8 @@ impl Intake {
         }
         let begun = Instant::now();
         while !body.is_end_stream() {
-            let until = begun + PATIENCE + Duration::from_secs(self.received / SLOWEST);
+            let coming = self.received.max(self.announced.min(AT_ONCE));
+            let until = begun + PATIENCE + Duration::from_secs(coming / SLOWEST);
             let frame = tokio::time::timeout_at(until, body.frame()).await.map_err(|_| Refusal::Slow)?;
             let Some(frame) = frame else { break };
             let Ok(chunk) = frame.map_err(|_| Refusal::BrokenOff)?.into_data() else { continue };

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use http::Response;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::Refusal;
@@ -13,7 +12,7 @@ use super::behind::Behind;
 use super::kept::Letter;
 use super::pile::Closed;
 use crate::machinery::clock::Clock;
-use crate::sentry::upstream::NoAnswer;
+use crate::sentry::upstream::{AnswerBody, NoAnswer};
 
 /// So many may be left behind at once. Beyond that they are lost, and counted.
 const QUEUE: usize = 1_024;
@@ -78,7 +77,7 @@ impl<'a> Unanswered<'a> {
     }
 
     /// As [`Behind::ask`].
-    pub(super) async fn ask(&self) -> Option<Result<Response<Incoming>, NoAnswer>> {
+    pub(super) async fn ask(&self) -> Option<Result<Response<AnswerBody>, NoAnswer>> {
         let (letter, body) = self.request.as_ref()?;
         self.behind.ask(letter, body.payload()).await
     }

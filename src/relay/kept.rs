@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
-
-use crate::sentry::upstream::Payload;
 
 /// All of a request but its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +31,6 @@ struct Head<'a> {
 const FORM: u8 = 1;
 
 impl Letter {
-    pub(super) fn request(&self, payload: Payload) -> Request<Payload> {
-        let mut request = Request::new(payload);
-        request.method_mut().clone_from(&self.method);
-        request.uri_mut().clone_from(&self.uri);
-        request.headers_mut().clone_from(&self.headers);
-        request
-    }
-
     /// What Sentry limits together, as a number.
     pub(super) fn lane(&self) -> u32 {
         let mut sum = crc32fast::Hasher::new();

@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::target::DOORS;
+use super::target::{DOORS, NO_DOOR};
 use crate::domain::pod::{Attribution, Unattributable};
 use crate::machinery::spool::Held;
 use crate::sentry::envelope::Report;
@@ -56,6 +56,8 @@ struct Fate {
     reason: &'static str,
 }
 
+const ENRICHED_EVENT: Sort = Sort { category: "event", outcome: "enriched" };
+
 const STATUSES: [&str; 6] = ["2xx", "3xx", "4xx", "429", "5xx", "none"];
 
 /// Numbers of the relay.
@@ -70,7 +72,10 @@ pub struct RelayMetrics {
     passed: Family<Because, Counter>,
     unattributed: Family<Because, Counter>,
     refused: Family<Because, Counter>,
-    received: Family<By, Counter>,
+    /// By the doors, and what is none of them.
+    received: [Counter; DOORS.len() + 1],
+    /// Of all items nearly all are these.
+    enriched_events: Counter,
     kept: Family<Fate, Counter>,
     not_kept: Family<Fate, Counter>,
     retried: Family<Fate, Counter>,
@@ -86,17 +91,22 @@ fn seconds() -> Histogram {
 
 impl RelayMetrics {
     pub fn register(registry: &mut Registry) -> Self {
+        let (received, items) = (Family::<By, Counter>::default(), Family::<Sort, Counter>::default());
+        let mut doors = DOORS.into_iter();
+        let of_doors =
+            std::array::from_fn(|_| received.get_or_create_owned(&By { door: doors.next().unwrap_or(NO_DOOR) }));
         let new = Self {
             requests: Family::default(),
             seconds: Family::new_with_constructor(seconds),
             limited: Family::default(),
             held_back: Family::default(),
             broken: Family::default(),
-            items: Family::default(),
+            enriched_events: items.get_or_create_owned(&ENRICHED_EVENT),
+            items,
             passed: Family::default(),
             unattributed: Family::default(),
             refused: Family::default(),
-            received: Family::default(),
+            received: of_doors,
             kept: Family::default(),
             not_kept: Family::default(),
             retried: Family::default(),
@@ -123,7 +133,7 @@ impl RelayMetrics {
         registry.register("recoverd_relay_unattributed", help, new.unattributed.clone());
         registry.register("recoverd_relay_refused", "Requests that were not taken", new.refused.clone());
         let help = "Requests that came in, by the door at Sentry that they are for";
-        registry.register("recoverd_relay_received", help, new.received.clone());
+        registry.register("recoverd_relay_received", help, received);
         let help = "Requests kept on disk, by why they could not be sent at once";
         registry.register("recoverd_relay_spooled", help, new.kept.clone());
         let help = "Requests that could neither be sent nor kept";
@@ -136,16 +146,12 @@ impl RelayMetrics {
         registry.register("recoverd_relay_spool_delivered", help, new.delivered.clone());
         registry.register("recoverd_relay_spool_bytes", "Room on disk that kept requests take", new.bytes.clone());
         registry.register("recoverd_relay_spool_entries", "Kept requests", new.entries.clone());
-        for door in DOORS.into_iter().chain(["other"]) {
-            drop(new.received.get_or_create(&By { door }));
-        }
         for reason in Unattributable::ALL {
             drop(new.unattributed.get_or_create(&Because { reason: reason.as_str() }));
         }
         for reason in ["unknown_coding", "malformed", "truncated", "too_large", "bomb"] {
             drop(new.passed.get_or_create(&Because { reason }));
         }
-        drop(new.items.get_or_create(&Sort { category: "event", outcome: "enriched" }));
         drop(new.refused.get_or_create(&Because { reason: "not_kept" }));
         new
     }
@@ -183,13 +189,20 @@ impl RelayMetrics {
     }
 
     pub(super) fn received(&self, door: &'static str) {
-        self.received.get_or_create(&By { door }).inc();
+        let place = DOORS.iter().position(|known| *known == door).unwrap_or(DOORS.len());
+        if let Some(received) = self.received.get(place) {
+            received.inc();
+        }
     }
 
     pub(super) fn items(&self, report: &Report) {
         for (item, count) in &report.items {
             let sort = Sort { category: item.category.as_str(), outcome: item.outcome.as_str() };
-            self.items.get_or_create(&sort).inc_by(*count);
+            if sort == ENRICHED_EVENT {
+                self.enriched_events.inc_by(*count);
+            } else {
+                self.items.get_or_create(&sort).inc_by(*count);
+            }
         }
     }
 

@@ -43,9 +43,12 @@ impl<'a> Target<'a> {
 
     /// The door's name, or a word for what is none: others choose what they ask for.
     pub(super) fn door_label(&self) -> &'static str {
-        DOORS.into_iter().find(|known| *known == self.door && self.project_number().is_some()).unwrap_or("other")
+        DOORS.into_iter().find(|known| *known == self.door && self.project_number().is_some()).unwrap_or(NO_DOOR)
     }
 }
+
+/// The label of all that is none of them.
+pub(super) const NO_DOOR: &str = "other";
 
 /// What Sentry takes events in by.
 pub(super) const DOORS: [&str; 11] = [

@@ -19,6 +19,7 @@
 //! A body that was decoded goes on without `Content-Encoding`, and with a `Content-Length` of its own or none. An error
 //! before anything of it was sent may be answered by passing the body on as it came.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +32,9 @@ const LARGEST_PIECE: usize = 64 << 10;
 
 /// Less room than this is not worth a call.
 const LEAST_ROOM: usize = 4 << 10;
+
+/// Events grow by this when they are decoded, or less.
+const LIKELY_GROWTH: usize = 8;
 
 /// What may come out of however little, in bytes: a ratio says nothing of small bodies.
 const FREE: u64 = 1 << 20;
@@ -245,7 +249,9 @@ impl Stage {
                 self.is_ended = false;
             }
             if self.room.len() < LEAST_ROOM {
-                self.room = BytesMut::zeroed(LARGEST_PIECE);
+                // What is small needs not the largest: all of it is cleared first.
+                let likely = self.input.len().saturating_mul(LIKELY_GROWTH).clamp(2 * LEAST_ROOM, LARGEST_PIECE);
+                self.room = BytesMut::zeroed(likely);
             }
             let mut input = PartialBuffer::new(&self.input[..]);
             let mut output = WriteBuffer::new_initialized(&mut self.room);
@@ -274,6 +280,34 @@ impl Stage {
     }
 }
 
+thread_local! {
+    /// Decoders of gzip that have done their work: a new one has tens of KiB to clear, which costs more than a small event.
+    static SPARE: RefCell<Vec<Box<dyn DecodeV2 + Send>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// More of them no thread needs at a time.
+const MOST_SPARE: usize = 2;
+
+/// One that is as good as new.
+fn spare() -> Option<Box<dyn DecodeV2 + Send>> {
+    SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten()
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let Some(mut codec) = self.codec.take().filter(|_| self.coding == Coding::Gzip) else { return };
+        // At the end of a thread there is no place to keep it.
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.len() < MOST_SPARE
+                && codec.reinit().is_ok()
+            {
+                spare.push(codec);
+            }
+        });
+    }
+}
+
 /// The codec, made as the first bytes want it; `None` when one byte says too little.
 fn codec<'a>(
     codec: &'a mut Option<Box<dyn DecodeV2 + Send>>,
@@ -282,7 +316,7 @@ fn codec<'a>(
 ) -> Option<&'a mut Box<dyn DecodeV2 + Send>> {
     if codec.is_none() {
         *codec = Some(match (coding, input) {
-            (Coding::Gzip, _) => Box::new(GzipDecoder::new()),
+            (Coding::Gzip, _) => spare().unwrap_or_else(|| Box::new(GzipDecoder::new())),
             (Coding::Deflate, [first, second, ..]) if is_zlib(*first, *second) => Box::new(ZlibDecoder::new()),
             // What the name should not mean, and some send.
             (Coding::Deflate, [_, _, ..]) => Box::new(DeflateDecoder::new()),
@@ -370,6 +404,28 @@ mod tests {
 
     fn whole(header: &str, body: &[u8]) -> Result<Vec<u8>, DecodeError> {
         decode(header, body, usize::MAX, DecodeLimits::default())
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_decoder_that_is_used_again_is_as_good_as_new_however_it_was_left() {
+        let long = "once upon a time ".repeat(10_000);
+        let (encoded, next) = (gzip(long.as_bytes()), gzip(b"another"));
+        for end in (0..encoded.len()).step_by(7) {
+            let _ = whole("gzip", &encoded[..end]);
+            assert_eq!(SPARE.with_borrow(Vec::len), usize::from(end > 0), "{end}");
+            assert_eq!(whole("gzip", &next).unwrap(), b"another", "behind {end} bytes of another body");
+        }
+        let mut damaged = encoded;
+        damaged.truncate(200);
+        damaged[20..].fill(0xFF);
+        assert!(whole("gzip", &damaged).is_err());
+        assert_eq!(whole("gzip", &next).unwrap(), b"another");
     }
 
     const CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "br", "zstd"];

@@ -1,29 +1,41 @@
 //! The Sentry behind a relay: a pool of connections to it, and what goes over them.
+//!
+//! A connection stays on the thread that it was made on: whoever asks waits for it without waking anybody else. So each thread
+//! of a crew has connections of its own, and all other threads share some.
 
-use std::collections::VecDeque;
+mod line;
+mod payload;
+
 use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::future::BoxFuture;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority as HostAndPort, PathAndQuery, Scheme, Uri};
-use http::{Request, Response};
-use hyper::body::{Frame, Incoming, SizeHint};
-use hyper_rustls::HttpsConnector;
+use http::{HeaderMap, Method, Response};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::client::proxy::matcher::Matcher;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 use url::Url;
+
+use crate::machinery::crew;
+use crate::machinery::http1::Extent;
+use line::{Fault, Head, Line, Outgoing};
+pub use payload::Payload;
 
 /// A certificate authority.
 pub type Authority = CertificateDer<'static>;
@@ -97,12 +109,12 @@ pub enum UpstreamError {
 /// Why there is no answer. The request may have arrived all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    #[error("cannot connect: {}", innermost(.0))]
-    Unreachable(ClientError),
+    #[error("cannot connect: {}", innermost(&**.0))]
+    Unreachable(ConnectError),
     #[error("no answer in time")]
     Timeout,
     #[error("the connection broke: {}", innermost(.0))]
-    Broken(ClientError),
+    Broken(io::Error),
     /// The body could not be read to its end: that is not the upstream's fault.
     #[error("what was kept cannot be read")]
     Unreadable,
@@ -121,8 +133,7 @@ impl NoAnswer {
 }
 
 /// What it was in the end: the outer ones say no more than that something failed.
-fn innermost(error: &ClientError) -> String {
-    let mut error: &dyn std::error::Error = error;
+fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
@@ -131,18 +142,24 @@ fn innermost(error: &ClientError) -> String {
 
 /// One Sentry. Clones share its connections.
 #[derive(Clone)]
-pub struct Upstream {
+pub struct Upstream(Arc<Shared>);
+
+struct Shared {
     scheme: Scheme,
     host: HostAndPort,
+    /// As the `Host` header says it: a port that goes without saying is left out.
+    named: Box<str>,
     /// Without the slash at its end.
-    prefix: Arc<str>,
-    client: Client<Connector, Payload>,
-    way: Arc<Way>,
+    prefix: Box<str>,
+    connector: Connector,
+    way: Way,
+    /// By the seats of a crew.
+    pools: [Mutex<Pool>; crew::MOST + 1],
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Upstream({}://{})", self.scheme, self.host)
+        write!(out, "Upstream({}://{})", self.0.scheme, self.0.host)
     }
 }
 
@@ -168,57 +185,252 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(Road { plain, proxy, patience: way.connect_timeout });
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector);
+        let usual = if scheme == Scheme::HTTPS { 443 } else { 80 };
+        let named = match host.port_u16().filter(|port| *port != usual) {
+            Some(port) => format!("{}:{port}", host.host()),
+            None => host.host().to_owned(),
+        };
         let prefix = url.path().trim_end_matches('/').into();
-        Ok(Self { scheme, host, prefix, client, way: Arc::new(way.clone()) })
+        let (named, way, pools) = (named.into(), way.clone(), Default::default());
+        Ok(Self(Arc::new(Shared { scheme, host, named, prefix, connector, way, pools })))
     }
 
     /// Host and port, for people and metrics.
     pub fn name(&self) -> &str {
-        self.host.as_str()
+        self.0.host.as_str()
     }
 
-    /// Sends a request whose URI is a path, and returns the answer's head as soon as it is there.
+    /// Sends a request to a path, and returns the answer's head as soon as it is there. Of the `headers` those that belong to
+    /// the connection, and the body's length, are not for the caller to say.
     ///
     /// # Errors
     /// When there is none. What had been sent until then may have taken effect.
     ///
     /// # Cancel safety
     /// Dropped, the request may arrive or not.
-    pub async fn send(&self, mut request: Request<Payload>) -> Result<Response<Incoming>, NoAnswer> {
-        *request.uri_mut() = self.address(request.uri());
-        let patience = self.way.patience(request.body().size());
-        let unread = request.body().fault();
-        let answer = tokio::time::timeout(patience, self.client.request(request)).await;
-        match answer {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) if unread.is_set() => Err(NoAnswer::Unreadable),
-            Ok(Err(error)) if error.is_connect() => Err(NoAnswer::Unreachable(error)),
-            Ok(Err(error)) => Err(NoAnswer::Broken(error)),
-            // The connection, on which an answer may yet come, is closed: hyper sees that nobody waits for it.
-            Err(_) => Err(NoAnswer::Timeout),
+    pub async fn send(
+        &self,
+        method: &Method,
+        target: &Uri,
+        headers: &HeaderMap,
+        payload: Payload,
+    ) -> Result<Response<AnswerBody>, NoAnswer> {
+        let shared = &self.0;
+        let patience = shared.way.patience(payload.size());
+        let request = Outgoing::new(shared.head(method, target, headers, payload.size()), payload, method);
+        // The connection, on which an answer may yet come, is closed with the attempt.
+        tokio::time::timeout(patience, shared.ask(request)).await.unwrap_or(Err(NoAnswer::Timeout))
+    }
+}
+
+impl Shared {
+    fn head(&self, method: &Method, target: &Uri, headers: &HeaderMap, bytes: u64) -> Vec<u8> {
+        let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
+        let joined = usize::try_from(bytes.min(line::JOINED)).unwrap_or_default();
+        let mut head = Vec::with_capacity(1024 + joined);
+        let parts = [method.as_str(), " ", &self.prefix, target, " HTTP/1.1\r\nhost: ", &self.named, "\r\n"];
+        for part in parts {
+            head.extend_from_slice(part.as_bytes());
+        }
+        for (name, value) in headers {
+            if !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION) {
+                let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+                for part in parts {
+                    head.extend_from_slice(part);
+                }
+            }
+        }
+        if bytes > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+            // A vector takes everything.
+            let _ = write!(head, "content-length: {bytes}\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
+    async fn ask(self: &Arc<Self>, mut request: Outgoing) -> Result<Response<AnswerBody>, NoAnswer> {
+        while let Some(mut line) = self.kept().await {
+            match line.exchange(&mut request).await {
+                // Sentry has closed it in this moment, and got nothing.
+                Err(Fault::Broken(_)) if request.is_whole() => {}
+                exchanged => return self.answer(line, exchanged),
+            }
+        }
+        let mut line = self.connect().await.map_err(NoAnswer::Unreachable)?;
+        let exchanged = line.exchange(&mut request).await;
+        self.answer(line, exchanged)
+    }
+
+    /// A connection that has been used before, and is still open.
+    async fn kept(&self) -> Option<Connection> {
+        loop {
+            let mut line = self.pool()?.lines.pop()?.line;
+            if poll_fn(|context| Poll::Ready(line.is_quiet(context))).await {
+                return Some(line);
+            }
         }
     }
 
-    fn address(&self, target: &Uri) -> Uri {
-        let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
-        let path = if self.prefix.is_empty() { target.parse() } else { format!("{}{target}", self.prefix).parse() };
-        let path: PathAndQuery = path.unwrap_or_else(|_| PathAndQuery::from_static("/"));
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.host.clone());
-        parts.path_and_query = Some(path);
-        Uri::from_parts(parts).unwrap_or_default()
+    async fn connect(&self) -> Result<Connection, ConnectError> {
+        let uri =
+            Uri::builder().scheme(self.scheme.clone()).authority(self.host.clone()).path_and_query("/").build()?;
+        Ok(Line::new(TokioIo::new(self.connector.clone().oneshot(uri).await?)))
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        mut line: Connection,
+        exchanged: Result<Head, Fault>,
+    ) -> Result<Response<AnswerBody>, NoAnswer> {
+        let Head { status, headers, mut extent, is_kept } = exchanged.map_err(|fault| match fault {
+            Fault::Broken(error) => NoAnswer::Broken(error),
+            Fault::Unreadable => NoAnswer::Unreadable,
+        })?;
+        let body = if let Some((bytes, is_at_end)) = line.whole_body(&mut extent) {
+            if is_kept && is_at_end {
+                self.keep(line);
+            }
+            Coming::Whole(bytes)
+        } else {
+            let home = is_kept.then(|| self.clone());
+            Coming::Read(Box::new(OnItsWay { line: Some(line), extent, home }))
+        };
+        let mut response = Response::new(AnswerBody(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
+    fn pool(&self) -> Option<MutexGuard<'_, Pool>> {
+        self.pools.get(crew::seat()).map(|pool| pool.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(self: &Arc<Self>, line: Connection) {
+        let Some(mut pool) = self.pool() else { return };
+        if pool.lines.len() >= IDLE_CONNECTIONS {
+            return;
+        }
+        pool.lines.push(Kept { line, since: Instant::now() });
+        if !std::mem::replace(&mut pool.is_watched, true) {
+            watch(Arc::downgrade(self));
+        }
+    }
+
+    /// Closes what has been silent for too long, or has been closed. Returns whether any is left.
+    fn sweep(&self) -> bool {
+        let Some(mut pool) = self.pool() else { return false };
+        let mut nobody = Context::from_waker(Waker::noop());
+        pool.lines.retain_mut(|kept| kept.since.elapsed() < IDLE && kept.line.is_quiet(&mut nobody));
+        pool.is_watched = !pool.lines.is_empty();
+        pool.is_watched
+    }
+}
+
+type Connection = Line<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
+
+/// Connections that nobody uses.
+#[derive(Default)]
+struct Pool {
+    lines: Vec<Kept>,
+    is_watched: bool,
+}
+
+struct Kept {
+    line: Connection,
+    since: Instant,
+}
+
+/// Ends with the last of the connections.
+#[expect(clippy::disallowed_methods, reason = "it holds nothing that a stop would have to wait for")]
+fn watch(upstream: Weak<Shared>) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            if !upstream.upgrade().is_some_and(|upstream| upstream.sweep()) {
+                return;
+            }
+        }
+    });
+}
+
+/// The body of an answer. Dropped before its end, it takes its connection with it.
+#[derive(Debug)]
+pub struct AnswerBody(Coming);
+
+#[derive(Debug)]
+enum Coming {
+    Whole(Bytes),
+    Read(Box<OnItsWay>),
+}
+
+struct OnItsWay {
+    /// None at the end.
+    line: Option<Connection>,
+    extent: Extent,
+    /// Where the connection is kept, if it can be.
+    home: Option<Arc<Shared>>,
+}
+
+impl fmt::Debug for OnItsWay {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "OnItsWay({:?})", self.extent)
+    }
+}
+
+impl OnItsWay {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let Some(line) = &mut self.line else { return Poll::Ready(Ok(None)) };
+        let next = ready!(line.poll_body(context, &mut self.extent));
+        let is_over = !matches!(next, Ok(Some(_))) || self.extent.left() == Some(0);
+        if is_over
+            && let Some(line) = self.line.take()
+            && let Some(home) = self.home.take()
+            && next.is_ok()
+            && line.is_at_end(&self.extent)
+        {
+            home.keep(line);
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let next = match &mut self.0 {
+            Coming::Whole(bytes) if bytes.is_empty() => None,
+            Coming::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
+            Coming::Read(body) => ready!(body.poll_next(context)).transpose(),
+        };
+        Poll::Ready(next.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Coming::Whole(bytes) => bytes.is_empty(),
+            Coming::Read(body) => body.line.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = match &self.0 {
+            Coming::Whole(bytes) => Some(bytes.len() as u64),
+            Coming::Read(body) => body.extent.left(),
+        };
+        left.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
 
 /// Shorter than servers keep a silent connection open, as nginx does for 75 s: to be the one who closes it is to lose no request on it.
 const IDLE: Duration = Duration::from_secs(20);
+/// Of one seat.
 const IDLE_CONNECTIONS: usize = 128;
+const SWEEP: Duration = Duration::from_secs(1);
 
 fn tls(authorities: &[Authority]) -> Result<rustls::ClientConfig, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
@@ -241,7 +453,8 @@ struct Road {
     patience: Duration,
 }
 
-type ConnectError = Box<dyn std::error::Error + Send + Sync>;
+/// Why there is no connection.
+pub type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 
 impl tower::Service<Uri> for Road {
     type Response = TokioIo<TcpStream>;
@@ -265,105 +478,5 @@ impl tower::Service<Uri> for Road {
             // A proxy that takes the connection and says nothing would hold the request for good.
             tokio::time::timeout(patience, tunnel.call(to)).await?.map_err(Into::into)
         })
-    }
-}
-
-/// A body on its way to an upstream. Its length is always known.
-pub struct Payload {
-    content: Content,
-    left: u64,
-    fault: Fault,
-}
-
-enum Content {
-    Held(VecDeque<Bytes>),
-    /// Read as it is sent.
-    Read(Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + Sync>>),
-}
-
-/// Whether a body failed to be read.
-#[derive(Clone, Debug, Default)]
-struct Fault(Option<Arc<std::sync::atomic::AtomicBool>>);
-
-impl Fault {
-    fn is_set(&self) -> bool {
-        self.0.as_ref().is_some_and(|fault| fault.load(std::sync::atomic::Ordering::Relaxed))
-    }
-
-    fn set(&self) {
-        if let Some(fault) = &self.0 {
-            fault.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-}
-
-impl fmt::Debug for Payload {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Payload({} bytes)", self.left)
-    }
-}
-
-impl Payload {
-    /// Joins small pieces: one write costs less than many.
-    const JOINED: u64 = 16 * 1024;
-
-    pub fn held(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        let mut pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        if pieces.len() > 1 && left <= Self::JOINED {
-            let mut joined = Vec::with_capacity(usize::try_from(left).unwrap_or_default());
-            for piece in &pieces {
-                joined.extend_from_slice(piece);
-            }
-            pieces = VecDeque::from([joined.into()]);
-        }
-        Self { content: Content::Held(pieces), left, fault: Fault::default() }
-    }
-
-    /// A stream of `bytes` in all. One that ends early, or fails, breaks the request off.
-    pub fn read(bytes: u64, stream: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static) -> Self {
-        Self { content: Content::Read(Box::pin(stream)), left: bytes, fault: Fault(Some(Arc::default())) }
-    }
-
-    fn size(&self) -> u64 {
-        self.left
-    }
-
-    fn fault(&self) -> Fault {
-        self.fault.clone()
-    }
-}
-
-impl hyper::body::Body for Payload {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        let left = self.left;
-        let next = match &mut self.content {
-            Content::Held(pieces) => pieces.pop_front().map(Ok),
-            Content::Read(_) if left == 0 => None,
-            Content::Read(stream) => match std::task::ready!(stream.as_mut().poll_next(context)) {
-                None => Some(Err(std::io::ErrorKind::UnexpectedEof.into())),
-                next => next,
-            },
-        };
-        match &next {
-            Some(Ok(piece)) => self.left = self.left.saturating_sub(piece.len() as u64),
-            Some(Err(_)) => self.fault.set(),
-            None => {}
-        }
-        Poll::Ready(next.map(|piece| piece.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
     }
 }

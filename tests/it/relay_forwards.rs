@@ -217,3 +217,43 @@ async fn a_loop_ends_where_it_began() {
     assert!(sent.text().await.unwrap().contains("leads back"));
     world.finish().await;
 }
+
+/// Answers as many requests on each connection, which it then closes without a word. Counts the connections.
+async fn closes_after(requests: usize) -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, count) =
+        (listener.local_addr().unwrap(), std::sync::Arc::<std::sync::atomic::AtomicUsize>::default());
+    let connections = count.clone();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            for _ in 0..requests {
+                let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+                while !read.ends_with(b"}\n") {
+                    let length = stream.read(&mut buffer).await.unwrap();
+                    read.extend_from_slice(&buffer[..length]);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+            }
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn a_connection_to_upstream_is_used_again_until_upstream_closes_it() {
+    for (requests, expected) in [(1, 6), (3, 2), (6, 1)] {
+        let (upstream, connections) = closes_after(requests).await;
+        let world = World::with(&crate::ingest::settings(&format!("http://{upstream}/"), "")).await;
+        for number in 0..6 {
+            let sent = world.client.post(world.relay_url(ENVELOPE)).body(event("x")).send().await.unwrap();
+            assert_eq!((sent.status().as_u16(), &*sent.text().await.unwrap()), (200, "{}"), "{number} of {requests}");
+            // What is closed is seen to be so only once the system has told.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(connections.load(std::sync::atomic::Ordering::Relaxed), expected, "after {requests} each");
+        world.finish().await;
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::StatusCode;
 use reqwest::Url;
 
 use super::asking::PATIENCE;
@@ -59,9 +59,8 @@ async fn upstream(url: &Url, way: &Way) -> Finding {
         Ok(upstream) => upstream,
         Err(error) => return Finding::failed(check, error.to_string(), "mend `relay.upstream`"),
     };
-    let mut request = Request::new(Payload::held([]));
-    *request.uri_mut() = http::Uri::from_static("/api/0/");
-    match upstream.send(request).await {
+    let (target, headers) = (http::Uri::from_static("/api/0/"), http::HeaderMap::new());
+    match upstream.send(&http::Method::GET, &target, &headers, Payload::held([])).await {
         Ok(response) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             Finding::failed(check, "the proxy wants to know who asks", "put user and password into `relay.proxy`")
         }
