@@ -51,17 +51,22 @@ impl Connection {
             assert!(read > 0, "the server closed the connection");
             filled += read;
             let seen = &self.buffer[..filled];
-            let Some(head) = seen.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-            let text = std::str::from_utf8(&seen[..head]).unwrap();
-            let length = text.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
-            });
-            if filled >= head + 4 + length.unwrap_or(0) {
-                return text[9..12].parse().unwrap();
+            if whole(seen).is_some_and(|length| filled >= length) {
+                return std::str::from_utf8(&seen[9..12]).unwrap().parse().unwrap();
             }
         }
     }
+}
+
+/// How long the message is in all whose beginning this is; `None` while its head is not whole.
+pub(crate) fn whole(message: &[u8]) -> Option<usize> {
+    const LENGTH: &[u8] = b"\ncontent-length:";
+    let head = memchr::memmem::find(message, b"\r\n\r\n")?;
+    let is_length =
+        |at: &usize| message[*at..head].get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH));
+    let Some(at) = memchr::memchr_iter(b'\n', &message[..head]).find(is_length) else { return Some(head + 4) };
+    let digits = message[at + LENGTH.len()..head].trim_ascii_start().iter().take_while(|byte| byte.is_ascii_digit());
+    Some(head + 4 + digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0')))
 }
 
 /// Builds `first..first + rounds` of `jobs` jobs over `connections` connections, each as fast as it is answered. Returns

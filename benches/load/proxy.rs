@@ -38,7 +38,7 @@ http {{
     keepalive_requests 1000000;
   }}
   server {{
-    listen {address} backlog=4096;
+    listen {address} backlog=4096 reuseport;
     location /api/ {{
       proxy_pass http://sentry;
       proxy_http_version 1.1;
