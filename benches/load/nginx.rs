@@ -1,6 +1,6 @@
 //! nginx with Lua in recoverd's place, as a team writes it by hand that knows both: it asks for the token, parses the same body,
 //! looks at the phase, makes the names safe, and sends the same check, count and duration with the same tags in one datagram to the
-//! same Agent. It has no memory, and so no event, no mttr and the like, no order, no resend, and loses what the Agent does not take.
+//! same Agent, until the Agent takes it. It has no memory, and so no event, no mttr and the like, no order and no resend.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -73,15 +73,18 @@ http {{
         local branch = build.scm and build.scm.branch or ""
         local tags = "|#job:" .. job .. ",controller:main,dd.internal.card:none,jenkins_url:https://ci.example.org/"
         local sampled = tags .. ",branch:" .. clean(branch:gsub("^origin/", "")) .. ",result:" .. result
+        local message = "_sc|jenkins.job.status|" .. status .. "|h:main" .. tags
+          .. "|m:" .. job .. " #" .. build.number .. ": " .. result
+          .. "\njenkins.job.completed:1|c" .. sampled
+          .. "\njenkins.job.duration:" .. build.duration / 1000 .. "|g" .. sampled
         local agent = ngx.socket.udp()
         local ok, why = agent:setpeername("unix:{agent}")
-        if ok then
-          ok, why = agent:send("_sc|jenkins.job.status|" .. status .. "|h:main" .. tags
-            .. "|m:" .. job .. " #" .. build.number .. ": " .. result
-            .. "\njenkins.job.completed:1|c" .. sampled
-            .. "\njenkins.job.duration:" .. build.duration / 1000 .. "|g" .. sampled)
-          agent:close()
+        for _ = 1, 1000 do
+          ok, why = agent:send(message)
+          if ok then break end
+          ngx.sleep(0.001)
         end
+        agent:close()
         if not ok then
           ngx.log(ngx.ERR, "not told: ", why)
         end
