@@ -84,7 +84,7 @@ async fn looks(process: &Process, wanted: u64) {
 async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("dsd.socket");
-    let checks = load::agent(&socket);
+    let agent = load::Agent::start(&socket);
     let server = JenkinsServer::spawn().await;
     populate(&mut server.jenkins());
     let jobs = server.jenkins().jobs().len();
@@ -96,7 +96,7 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let first = process.cpu().as_secs_f64();
     println!("the first look at {jobs} jobs: {first:.2} s of CPU with the start and the telling (bar: 2)");
-    println!("checks told: {}", checks.load(std::sync::atomic::Ordering::Relaxed));
+    println!("checks told: {}", agent.checks());
     println!(
         "after it: {:.1} MiB resident, {:.1} at most; {idle:.1} at the start",
         process.resident_mib(),

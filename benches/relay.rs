@@ -47,7 +47,7 @@ fn main() {
     let upstream = upstream();
     let more = format!("[relay]\nenabled = true\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}/\"\n");
     let socket = directory.path().join("dsd.socket");
-    let _checks = load::agent(&socket);
+    let _agent = load::Agent::start(&socket);
     let ours = Process::start(directory.path(), &socket, "1h", &more);
     let relay = ours.relay.expect("there is a relay");
     let Some(nginx) = Proxy::start(directory.path(), upstream) else {

@@ -17,7 +17,6 @@ mod load;
 mod process;
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use process::Process;
@@ -56,7 +55,7 @@ fn cost(process: &Process, jobs: usize, first: u64) -> f64 {
 fn main() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("dsd.socket");
-    let checks = load::agent(&socket);
+    let agent = load::Agent::start(&socket);
 
     let mut process = start(directory.path(), &socket, "1h");
     std::thread::sleep(Duration::from_secs(1));
@@ -75,11 +74,11 @@ fn main() {
 
     process.child.kill().unwrap();
     process.child.wait().unwrap();
-    let before = checks.load(Ordering::Relaxed);
+    let before = agent.checks();
     let mut process = start(directory.path(), &socket, "20s");
     println!("ready {:.0} ms after a SIGKILL with {JOBS} jobs (bar: 300)", process.ready_after.as_secs_f64() * 1e3);
     let started = process.cpu();
-    while checks.load(Ordering::Relaxed) < before + JOBS as u64 {
+    while agent.checks() < before + JOBS as u64 {
         std::thread::sleep(Duration::from_millis(10));
     }
     println!("a round of {JOBS} checks: {:.2} s of CPU (bar: 1)", (process.cpu() - started).as_secs_f64());

@@ -1,5 +1,6 @@
-//! Webhook to datagram, durable, beside a bare axum handler that parses the same body and keeps nothing: same machine,
-//! same run, same load. Repeat it with `cargo bench --bench webhook`.
+//! Webhook to datagram, durable, beside a bare axum handler that parses the same body and keeps nothing, and beside nginx with
+//! Lua that sends what it can without a memory: same machine, same run, same load, in turns. Repeat it with
+//! `cargo bench --bench webhook`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,8 +18,7 @@ mod load;
 mod nginx;
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use recoverd::app::Bound;
 use recoverd::config::{Environment, Settings};
@@ -29,7 +29,8 @@ use serde::Deserialize;
 const CONNECTIONS: usize = 128;
 const JOBS: usize = 1_000;
 const ROUNDS: u64 = 40;
-const REPEATS: usize = 5;
+const WEBHOOKS: u64 = JOBS as u64 * ROUNDS;
+const REPEATS: usize = 9;
 
 /// What the bare handler takes out of a document: as much as one needs to make a check of it.
 #[derive(Deserialize)]
@@ -60,62 +61,92 @@ struct Scm {
     commit: String,
 }
 
+/// One server's figures of one run.
+#[derive(Clone, Copy)]
+struct Run {
+    /// Until all are answered.
+    answered: f64,
+    /// Until the Agent has the last check that it gets.
+    told: f64,
+    lost: u64,
+    /// Processor time of the server alone, in microseconds a webhook.
+    cpu: f64,
+}
+
 fn main() {
-    let bare = bare_axum();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("dsd.socket");
-    let checks = load::agent(&socket);
+    let agent = load::Agent::start(&socket);
+    let bare = bare_axum();
     let ours = recoverd(directory.path(), &socket);
-
     let nginx = nginx::Nginx::start(directory.path(), &socket);
     if nginx.is_none() {
         println!("nginx with Lua is not here (nginx-light libnginx-mod-http-lua lua-cjson): left out");
     }
-    println!(
-        "{CONNECTIONS} connections, {JOBS} jobs, {} webhooks a run, {REPEATS} runs of each in turn",
-        JOBS as u64 * ROUNDS
-    );
-    let (mut ratios, mut to_nginx) = (Vec::new(), Vec::new());
-    for repeat in 0..REPEATS as u64 {
-        let first = 1 + repeat * ROUNDS;
-        let webhooks = JOBS as u64 * ROUNDS;
-        let began = load::cpu();
-        let plain = per_second(webhooks, load::flood(bare, CONNECTIONS, JOBS, first, ROUNDS));
-        let plain_cpu = micros(load::cpu() - began, webhooks);
-
-        let began = load::cpu();
-        let before = checks.load(Ordering::Relaxed);
-        let start = Instant::now();
-        let answered = load::flood(ours, CONNECTIONS, JOBS, first, ROUNDS);
-        let made_ready = start.elapsed().saturating_sub(answered);
-        while checks.load(Ordering::Relaxed) < before + webhooks {
-            assert!(start.elapsed() < Duration::from_mins(2), "checks are missing");
-            std::thread::sleep(Duration::from_millis(1));
+    println!("{CONNECTIONS} connections, {JOBS} jobs, {WEBHOOKS} webhooks a run, {REPEATS} runs of each in turn");
+    let (mut to_bare, mut to_nginx) = (Vec::new(), Vec::new());
+    // Not counted: what is made at the first webhook, a server makes here.
+    for repeat in 0..=REPEATS {
+        let first = 1 + repeat as u64 * ROUNDS;
+        let (mut plain, mut told, mut glue) = (None, None, None);
+        for turn in 0..3 {
+            // Each is the first, the second and the last as often as the others.
+            match (repeat + turn) % 3 {
+                0 => plain = Some(run(bare, first, None, &|| load::cpu_of_threads(|name| name == "bare"))),
+                1 => told = Some(run(ours, first, Some(&agent), &|| load::cpu_of_threads(is_ours))),
+                _ => glue = nginx.as_ref().map(|nginx| run(nginx.address, first, Some(&agent), &|| nginx.cpu())),
+            }
         }
-        let told = start.elapsed().saturating_sub(made_ready);
-        let (answered, told) = (per_second(webhooks, answered), per_second(webhooks, told));
-        println!(
-            "bare axum {plain:8.0}/s, {plain_cpu:.1} us   recoverd answered {answered:8.0}/s, told {told:8.0}/s, {:.1} us   ratio {:.2}",
-            micros(load::cpu() - began, webhooks),
-            told / plain
-        );
-        ratios.push(told / plain);
-        if let Some(nginx) = &nginx {
-            let glue = per_second(webhooks, load::flood(nginx.address, CONNECTIONS, JOBS, first, ROUNDS));
-            println!("nginx with Lua {glue:8.0}/s   ratio {:.2}", told / glue);
-            to_nginx.push(told / glue);
+        if repeat == 0 {
+            continue;
         }
+        let (plain, told) = (plain.unwrap(), told.unwrap());
+        assert_eq!(told.lost, 0, "checks of ours are missing");
+        print!("bare axum {:.0}/s, {:.1} us", plain.answered, plain.cpu);
+        print!("   recoverd {:.0}/s (answered {:.0}/s), {:.1} us", told.told, told.answered, told.cpu);
+        to_bare.push(told.told / plain.answered);
+        if let Some(glue) = glue {
+            print!("   nginx {:.0}/s (answered {:.0}/s), {:.1} us", glue.told, glue.answered, glue.cpu);
+            if glue.lost > 0 {
+                print!(", {} checks lost", glue.lost);
+            }
+            to_nginx.push(told.told / glue.told);
+        }
+        println!();
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio, webhook to datagram against bare axum: {:.2} (bar: 0.50)", ratios[REPEATS / 2]);
-    to_nginx.sort_by(f64::total_cmp);
-    if let Some(median) = to_nginx.get(REPEATS / 2) {
-        println!("median ratio, webhook to datagram against nginx with Lua: {median:.2} (bar: 1.50)");
+    println!("median ratio, webhook to datagram against bare axum: {:.2} (bar: 0.50)", median(to_bare));
+    if !to_nginx.is_empty() {
+        println!("median ratio, webhook to datagram against nginx with Lua: {:.2} (bar: 1.50)", median(to_nginx));
     }
     drop(nginx);
-    paced(ours, 1 + REPEATS as u64 * ROUNDS);
+    paced(ours, 1 + (REPEATS as u64 + 1) * ROUNDS);
     // The servers' threads end with the process.
     std::process::exit(0);
+}
+
+/// One flood. `agent`: where the server tells what it was sent.
+fn run(address: SocketAddr, first: u64, agent: Option<&load::Agent>, cpu: &dyn Fn() -> Duration) -> Run {
+    let before = agent.map_or(0, load::Agent::checks);
+    let began = cpu();
+    let (start, answered) = load::flood(address, CONNECTIONS, JOBS, first, ROUNDS);
+    let told = agent.map_or(answered, |agent| agent.wait_for(before + WEBHOOKS).saturating_duration_since(start));
+    let arrived = agent.map_or(WEBHOOKS, |agent| agent.checks() - before);
+    Run {
+        answered: WEBHOOKS as f64 / answered.as_secs_f64(),
+        told: arrived as f64 / told.max(answered).as_secs_f64(),
+        lost: WEBHOOKS - arrived,
+        cpu: (cpu() - began).as_secs_f64() * 1e6 / WEBHOOKS as f64,
+    }
+}
+
+/// Every thread but those of the load (this process' own), the Agent and the peer.
+fn is_ours(thread: &str) -> bool {
+    !thread.starts_with("webhook") && !["agent", "bare"].contains(&thread)
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 /// A thousand webhooks a second, evenly, and how long each takes to be answered.
@@ -146,18 +177,9 @@ fn paced(address: SocketAddr, first: u64) {
     println!("at 1,000/s: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms (bar: p99 10 ms)", at(0.5), at(0.99), at(0.999));
 }
 
-/// Processor time of both sides, load and Agent included.
-fn micros(time: Duration, count: u64) -> f64 {
-    time.as_secs_f64() * 1e6 / count as f64
-}
-
-fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
-}
-
 fn bare_axum() -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    std::thread::spawn(move || {
+    let serve = move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("bare").enable_all().build().unwrap();
         runtime.block_on(async {
             let parse = |body: bytes::Bytes| async move {
@@ -172,7 +194,8 @@ fn bare_axum() -> SocketAddr {
                 .await
                 .unwrap();
         });
-    });
+    };
+    std::thread::Builder::new().name("bare".to_owned()).spawn(serve).unwrap();
     receiver.recv().unwrap()
 }
 
@@ -203,7 +226,7 @@ resend_interval = "1h"
     std::fs::write(&file, text).unwrap();
     let settings = Settings::load(Some(&file), &Environment::new()).unwrap();
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    std::thread::spawn(move || {
+    let serve = move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("recoverd").enable_all().build().unwrap();
         runtime.block_on(async {
             let bound = Bound::bind(&settings).await.unwrap();
@@ -211,6 +234,7 @@ resend_interval = "1h"
             sender.send(running.addresses.webhooks).unwrap();
             running.failed().cancelled().await;
         });
-    });
+    };
+    std::thread::Builder::new().name("recoverd".to_owned()).spawn(serve).unwrap();
     receiver.recv().unwrap()
 }

@@ -70,9 +70,15 @@ pub(crate) fn whole(message: &[u8]) -> Option<usize> {
 }
 
 /// Builds `first..first + rounds` of `jobs` jobs over `connections` connections, each as fast as it is answered. Returns
-/// how long all of them took.
+/// when the first was sent, and how long it took until all were answered.
 #[allow(dead_code, reason = "each benchmark uses its part")]
-pub(crate) fn flood(address: SocketAddr, connections: usize, jobs: usize, first: u64, rounds: u64) -> Duration {
+pub(crate) fn flood(
+    address: SocketAddr,
+    connections: usize,
+    jobs: usize,
+    first: u64,
+    rounds: u64,
+) -> (Instant, Duration) {
     let builds = (first..first + rounds).flat_map(|number| (0..jobs).map(move |job| (job, number)));
     send(address, connections, builds)
 }
@@ -84,7 +90,7 @@ pub(crate) fn flood_sample(address: SocketAddr, connections: usize, jobs: usize,
     send(address, connections, (0..webhooks).map(|turn| ((turn * 7_919) % jobs, number)));
 }
 
-fn send(address: SocketAddr, connections: usize, builds: impl Iterator<Item = (usize, u64)>) -> Duration {
+fn send(address: SocketAddr, connections: usize, builds: impl Iterator<Item = (usize, u64)>) -> (Instant, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         // What is sent is made beforehand: the load must not cost more than need be.
@@ -103,29 +109,71 @@ fn send(address: SocketAddr, connections: usize, builds: impl Iterator<Item = (u
             });
         }
         tasks.join_all().await;
-        start.elapsed()
+        (start, start.elapsed())
     })
 }
 
-/// Reads as the Agent does, and counts checks.
-pub(crate) fn agent(path: &Path) -> Arc<AtomicU64> {
-    let socket = UnixDatagram::bind(path).unwrap();
-    let checks = Arc::new(AtomicU64::new(0));
-    let count = checks.clone();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        while let Ok(length) = socket.recv(&mut buffer) {
-            let found = buffer[..length].split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"_sc|")).count();
-            count.fetch_add(found as u64, Ordering::Relaxed);
-        }
-    });
-    checks
+/// What an Agent has got.
+#[derive(Clone)]
+pub(crate) struct Agent(Arc<Got>);
+
+struct Got {
+    start: Instant,
+    checks: AtomicU64,
+    /// When the last of them came, in nanoseconds since `start`.
+    last: AtomicU64,
 }
 
-/// Processor time of this process so far, in steps of 10 ms.
+impl Agent {
+    /// Reads as the Agent does.
+    pub(crate) fn start(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        let got = Arc::new(Got { start: Instant::now(), checks: AtomicU64::new(0), last: AtomicU64::new(0) });
+        let counted = got.clone();
+        let read = move || {
+            let check = memchr::memmem::Finder::new(b"_sc|");
+            let mut buffer = [0; 8192];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let found = check.find_iter(&buffer[..length]).count() as u64;
+                counted.last.store(u64::try_from(counted.start.elapsed().as_nanos()).unwrap(), Ordering::Relaxed);
+                counted.checks.fetch_add(found, Ordering::Release);
+            }
+        };
+        std::thread::Builder::new().name("agent".to_owned()).spawn(read).unwrap();
+        Self(got)
+    }
+
+    #[allow(dead_code, reason = "each benchmark uses its part")]
+    pub(crate) fn checks(&self) -> u64 {
+        self.0.checks.load(Ordering::Acquire)
+    }
+
+    /// Waits until there are `checks` in all, or none has come for half a second. Returns when the last one came.
+    #[allow(dead_code, reason = "each benchmark uses its part")]
+    pub(crate) fn wait_for(&self, checks: u64) -> Instant {
+        let (mut seen, mut since) = (self.checks(), Instant::now());
+        while seen < checks && since.elapsed() < Duration::from_millis(500) {
+            std::thread::sleep(Duration::from_millis(1));
+            let now = self.checks();
+            if now > seen {
+                (seen, since) = (now, Instant::now());
+            }
+        }
+        self.0.start + Duration::from_nanos(self.0.last.load(Ordering::Relaxed))
+    }
+}
+
+/// Processor time so far of this process' threads whose name `is` so.
 #[allow(dead_code, reason = "each benchmark uses its part")]
-pub(crate) fn cpu() -> Duration {
-    cpu_of("self")
+pub(crate) fn cpu_of_threads(is: impl Fn(&str) -> bool) -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    let time = |thread: std::path::PathBuf| {
+        let name = std::fs::read_to_string(thread.join("comm")).ok()?;
+        // The first field of schedstat is nanoseconds on a processor (Documentation/scheduler/sched-stats in the kernel).
+        let stat = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+        is(name.trim()).then(|| Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap()))
+    };
+    threads.filter_map(time).sum()
 }
 
 /// Processor time of a process so far, in steps of 10 ms.
