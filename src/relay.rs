@@ -58,6 +58,8 @@ use tally::Tally;
 pub use tally::Teller;
 use target::Target;
 
+pub use limits::HEADER as RATE_LIMITS;
+
 /// How the relay works, as the settings have it.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -106,8 +108,9 @@ pub struct Arrival<B> {
 pub enum Answer {
     /// What upstream said.
     Theirs(Response<AnswerBody>),
-    /// Sentry does not want it for so long, as it has said before.
-    Limited(Duration),
+    /// Sentry does not want it for so long, as it has said before. `limits`: all that it said of this key, as the value of
+    /// [`RATE_LIMITS`].
+    Limited { left: Duration, limits: String },
     /// It is on disk and goes on later. With the event's id, if it has one.
     Kept(Option<Box<str>>),
 }
@@ -274,7 +277,7 @@ impl Relay {
         categories.dedup();
         if let Some(left) = behind.is_unwanted(key, &categories) {
             behind.metrics.held_back();
-            return Ok(Answer::Limited(left));
+            return Ok(Answer::Limited { left, limits: behind.limits_told(key) });
         }
         // What people ask wants an answer now or never.
         let may_wait = method == Method::POST && target.project_number().is_some();

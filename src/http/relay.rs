@@ -21,7 +21,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
 
 use crate::machinery::http1::server::{Incoming, Responder};
-use crate::relay::{Answer, Arrival, Refusal, Relay};
+use crate::relay::{Answer, Arrival, RATE_LIMITS, Refusal, Relay};
 use crate::sentry::upstream::AnswerBody;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -132,7 +132,7 @@ fn told(answer: Result<Answer, Refusal>) -> Response<Told> {
             drop_hops(response.headers_mut());
             response
         }
-        Ok(Answer::Limited(left)) => limited(left.as_secs().max(1)),
+        Ok(Answer::Limited { left, limits }) => limited(left.as_secs().max(1), &limits),
         Ok(Answer::Kept(event_id)) => kept(event_id.as_deref()),
         Err(refusal) => refuse(&refusal),
     }
@@ -213,9 +213,12 @@ fn kept(event_id: Option<&str>) -> Response<Told> {
     ours(StatusCode::OK, &body)
 }
 
-fn limited(seconds: u64) -> Response<Told> {
+fn limited(seconds: u64, limits: &str) -> Response<Told> {
     let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "Sentry has asked not to be sent this for a while");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    if let Ok(limits) = HeaderValue::from_str(limits) {
+        response.headers_mut().insert(RATE_LIMITS, limits);
+    }
     response
 }
 

@@ -111,9 +111,9 @@ impl Behind {
         self.health.down(format!("{why}; {} requests wait on disk, {} KiB{more}", held.entries, held.bytes / 1024));
     }
 
-    /// How long nothing of this is wanted yet, by what was said before.
+    /// How long nothing of this is wanted yet, by what was said before. Whoever has no key shares none with others.
     pub(super) fn is_unwanted(&self, key: &str, categories: &[impl AsRef<str>]) -> Option<Duration> {
-        if !self.is_limited.load(Ordering::Relaxed) {
+        if key.is_empty() || !self.is_limited.load(Ordering::Relaxed) {
             return None;
         }
         let categories: Vec<&str> = categories.iter().map(AsRef::as_ref).collect();
@@ -121,6 +121,11 @@ impl Behind {
         let left = limits.hold(key, &categories, Instant::now());
         self.is_limited.store(!limits.is_empty(), Ordering::Relaxed);
         left
+    }
+
+    /// All that is limited of a key, as the header has it that tells of it.
+    pub(super) fn limits_told(&self, key: &str) -> String {
+        lock(&self.limits).told(key, Instant::now())
     }
 
     /// `None` when it is not worth a try at present.
@@ -194,6 +199,9 @@ impl Behind {
             return;
         }
         self.metrics.limited();
+        if key.is_empty() {
+            return;
+        }
         lock(&self.limits).learn(key, asked, Instant::now());
         self.is_limited.store(true, Ordering::Relaxed);
     }

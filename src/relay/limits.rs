@@ -11,7 +11,7 @@ use http::header::RETRY_AFTER;
 use crate::sentry::envelope::Category;
 
 /// The name of the header.
-pub(super) const HEADER: &str = "x-sentry-rate-limits";
+pub const HEADER: &str = "x-sentry-rate-limits";
 
 /// Keys beyond this are not remembered: Sentry is asked, and says no itself.
 const MOST_KEYS: usize = 4_096;
@@ -48,7 +48,7 @@ pub(super) struct Limits(HashMap<Box<str>, Vec<(Box<str>, Instant)>>);
 
 /// What an answer asks for. An empty category is all of them.
 pub(super) fn asked(is_429: bool, headers: &HeaderMap) -> Vec<(Box<str>, Duration)> {
-    let mut asked = Vec::new();
+    let (mut asked, mut is_of_a_part) = (Vec::new(), false);
     let lines = headers.get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
     for limit in lines.flat_map(|line| line.split(',')).take(MOST_CATEGORIES) {
         let mut fields = limit.trim().split(':');
@@ -60,11 +60,12 @@ pub(super) fn asked(is_429: bool, headers: &HeaderMap) -> Vec<(Box<str>, Duratio
         let categories = fields.next().unwrap_or_default();
         // A limit on one namespace of metrics is none on the rest.
         let is_partial = fields.nth(2).is_some_and(|namespaces| !namespaces.trim().is_empty());
+        is_of_a_part |= is_partial;
         if !is_partial {
             asked.extend(categories.split(';').take(MOST_CATEGORIES).map(|category| (category.trim().into(), time)));
         }
     }
-    if asked.is_empty() && is_429 {
+    if asked.is_empty() && is_429 && !is_of_a_part {
         asked.push(("".into(), retry_after(headers).unwrap_or(USUAL).min(LONGEST)));
     }
     asked
@@ -104,6 +105,14 @@ impl Limits {
             limits.retain(|(_, until)| *until > now);
             !limits.is_empty()
         });
+    }
+
+    /// What is limited of this key, in the words of [`HEADER`]. Without it an SDK would take a 429 for a limit on everything.
+    pub(super) fn told(&self, key: &str, now: Instant) -> String {
+        let limits = self.0.get(key).map(Vec::as_slice).unwrap_or_default();
+        let seconds = |until: &Instant| until.saturating_duration_since(now).as_secs() + 1;
+        let told = limits.iter().map(|(category, until)| format!("{}:{category}:key", seconds(until)));
+        told.collect::<Vec<_>>().join(", ")
     }
 
     /// How long all of these categories are limited yet; `None` when one of them is not. No category at all is limited only by
@@ -158,7 +167,10 @@ mod tests {
             false,
             &[(HEADER, "NaN:error, -1:error, x:error, inf:error, 60:metric_bucket:o:r:custom"), ("retry-after", "9")],
         )];
-        let table: [Case; 12] = [
+        let of_a_part: &[Told] = &[(true, &[(HEADER, "60:metric_bucket:o:r:custom"), ("retry-after", "60")])];
+        let table: [Case; 14] = [
+            (of_a_part, &["error"], 0, None),
+            (of_a_part, &["metric_bucket"], 0, None),
             (some, &["error"], 0, Some(60)),
             (some, &["error"], 59, Some(1)),
             (some, &["error"], 60, None),

@@ -36,7 +36,14 @@ struct Shared {
 }
 
 impl Room {
+    /// Drafts that a process left behind which was killed are removed. Blocks.
     pub(super) fn new(drafts: PathBuf) -> Self {
+        let left = drafts.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+        for draft in left.filter(|path| path.extension().is_some_and(|extension| extension == "draft")) {
+            if let Err(error) = std::fs::remove_file(&draft) {
+                tracing::warn!(draft = %draft.display(), %error, "a draft that was left behind cannot be removed");
+            }
+        }
         Self(Arc::new(Shared { held: AtomicUsize::new(0), drafts, next: AtomicU64::new(0) }))
     }
 
@@ -45,7 +52,7 @@ impl Room {
         tokio::fs::create_dir_all(&self.0.drafts).await?;
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let path = self.0.drafts.join(format!("{}-{number}.draft", std::process::id()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).await?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).await?;
         tokio::fs::remove_file(&path).await?;
         Ok(file)
     }

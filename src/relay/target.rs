@@ -29,8 +29,13 @@ impl<'a> Target<'a> {
             ("store", None) => Some(Kind::Store),
             _ => None,
         };
-        // `/api/{project}/unreal/{key}/`
-        let in_path = further.filter(|_| door == "unreal").map(str::to_owned);
+        // `/api/{project}/unreal/{key}/`, `/api/{project}/cron/{monitor}/{key}/`
+        let in_path = match door {
+            "unreal" => further,
+            "cron" => segments.next(),
+            _ => None,
+        };
+        let in_path = in_path.map(str::to_owned);
         let key = in_header(headers).or_else(|| in_query(uri.query()?)).or(in_path);
         Self { project, kind, door, key: key.filter(|key| is_key(key)) }
     }
@@ -101,7 +106,7 @@ mod tests {
     #[test]
     fn project_door_and_key_are_found_wherever_an_sdk_puts_them() {
         let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode("abc:secret"));
-        let table: [Case<'_>; 9] = [
+        let table: [Case<'_>; 11] = [
             ("/api/7/envelope/?sentry_key=abc&sentry_version=7", None, "7", Some(Kind::Envelope), Some("abc")),
             (
                 "/api/7/envelope",
@@ -119,6 +124,8 @@ mod tests {
             ),
             ("/api/7/store/", Some(("authorization", &basic)), "7", Some(Kind::Store), Some("abc")),
             ("/api/7/unreal/abc/", None, "7", None, Some("abc")),
+            ("/api/7/cron/nightly/abc/", None, "7", None, Some("abc")),
+            ("/api/7/cron/nightly/", None, "7", None, None),
             ("/api/7/minidump/?sentry_key=a%0Ab", None, "7", None, None),
             ("/api/7/envelope/more/", None, "7", None, None),
             ("/api/0/organizations/", None, "0", None, None),

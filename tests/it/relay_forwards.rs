@@ -169,12 +169,38 @@ async fn a_limit_that_sentry_has_named_is_kept_without_asking() {
     sentry.next().await;
     let held = post().await;
     assert_eq!((held.status().as_u16(), held.headers().contains_key("retry-after")), (429, true));
+    // Or else the SDK would hold back all that it has.
+    let limits = held.headers()["x-sentry-rate-limits"].to_str().unwrap();
+    assert!(limits.ends_with(":error:key") && !limits.contains(','), "{limits}");
     assert!(sentry.is_quiet().await);
     let session = "{}\n{\"type\":\"session\"}\n{}\n";
     let other = world.client.post(world.relay_url(ENVELOPE)).body(session).send().await.unwrap();
     assert_eq!(other.status(), 200, "of sessions nothing was said");
     let stranger = world.client.post(world.relay_url("/api/7/envelope/?sentry_key=other")).body(event("x"));
     assert_eq!(stranger.send().await.unwrap().status(), 200, "of other keys neither");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn what_one_without_a_key_is_told_concerns_no_other() {
+    let sentry = Ingest::spawn().await;
+    let world = World::with(&sentry.settings("")).await;
+    let ask = async || world.client.get(world.relay_url("/api/0/organizations/")).send().await.unwrap().status();
+    sentry.reply(Reply::new(429, "{}").with("retry-after", "60"));
+    assert_eq!(ask().await, 429);
+    assert_eq!(ask().await, 200);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_draft_that_was_left_behind_is_in_nobodys_way() {
+    let sentry = Ingest::spawn().await;
+    let world = World::with(&sentry.settings("")).await;
+    let drafts = world.directory.path().join("data/relay");
+    let stray = drafts.join(format!("{}-0.draft", std::process::id()));
+    std::fs::write(&stray, "left by a process that was killed").unwrap();
+    let world = world.restarted().await;
+    assert!(!stray.exists());
     world.finish().await;
 }
 
