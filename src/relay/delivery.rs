@@ -1,6 +1,6 @@
 //! Sends what is kept, the oldest first: one at a time, until upstream has taken it or says that it never will.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,8 @@ const MOST_HOLDS: usize = 4_096;
 const LONGEST_ANSWER: usize = 64 << 10;
 /// So often a request may fail, while others get through, before it has to let others pass.
 const PATIENCE: u32 = 5;
+/// So often it may fail while nothing gets through: then others are tried, to see whether it is the request or Sentry.
+const DOUBT: u32 = 3;
 
 /// Of one upstream.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub struct Delivery {
     stumble: Option<Stumble>,
     /// What failed where others got through: it comes last.
     put_off: HashMap<u64, Instant>,
+    /// What failed where nothing got through. Once something does, or there is nothing else, these are the first again.
+    in_doubt: BTreeSet<u64>,
 }
 
 /// A request that fails.
@@ -72,7 +76,16 @@ enum Sent {
 
 impl Delivery {
     pub(super) fn new(behind: Arc<Behind>, clock: Clock) -> Self {
-        Self { behind, clock, holds: HashMap::new(), failures: 0, rests: None, stumble: None, put_off: HashMap::new() }
+        Self {
+            behind,
+            clock,
+            holds: HashMap::new(),
+            failures: 0,
+            rests: None,
+            stumble: None,
+            put_off: HashMap::new(),
+            in_doubt: BTreeSet::new(),
+        }
     }
 
     /// Ends at once when it is time to stop: what is under way stays kept, and may arrive twice.
@@ -95,11 +108,16 @@ impl Delivery {
                 continue;
             }
             let Some(place) = self.behind.spool.next(|place| self.passes(place)) else {
-                self.idle(now).await;
+                if std::mem::take(&mut self.in_doubt).is_empty() {
+                    self.idle(now).await;
+                }
                 continue;
             };
             match self.send(place).await {
-                Sent::Done => self.failures = 0,
+                Sent::Done => {
+                    self.failures = 0;
+                    self.in_doubt.clear();
+                }
                 Sent::Hold(time) => {
                     self.behind.metrics.retried("limited");
                     if self.holds.len() < MOST_HOLDS {
@@ -120,7 +138,9 @@ impl Delivery {
     }
 
     fn passes(&self, place: &Place) -> bool {
-        self.holds.contains_key(&place.lane) || self.put_off.contains_key(&place.number)
+        self.holds.contains_key(&place.lane)
+            || self.put_off.contains_key(&place.number)
+            || self.in_doubt.contains(&place.number)
     }
 
     /// Until there is something to do.
@@ -191,14 +211,32 @@ impl Delivery {
     /// Whether it is the request's own fault: then others pass it, until its time is over.
     fn stumbled(&mut self, place: Place, reason: &str) {
         let works = self.behind.works.load(Ordering::Relaxed);
+        let is_answered = reason == "status";
+        if is_answered && !self.in_doubt.is_empty() {
+            // It was tried in another's place, and tells no more than that one did.
+            self.doubt(place);
+            return;
+        }
         let before = self.stumble.take().filter(|stumble| stumble.number == place.number);
         let mut stumble = before.unwrap_or(Stumble { number: place.number, times: 0, works });
         stumble.times += 1;
-        if reason == "status" && stumble.times >= PATIENCE && works > stumble.works && self.put_off.len() < MOST_HOLDS {
+        let others_pass = works > stumble.works;
+        if is_answered && stumble.times >= PATIENCE && others_pass && self.put_off.len() < MOST_HOLDS {
             self.put_off.insert(place.number, Instant::now() + LONGEST_RETRY_AFTER);
             self.failures = 0;
+            return;
+        }
+        if is_answered && stumble.times >= DOUBT && !others_pass {
+            self.doubt(place);
+        }
+        self.stumble = Some(stumble);
+    }
+
+    fn doubt(&mut self, place: Place) {
+        if self.in_doubt.len() < MOST_HOLDS {
+            self.in_doubt.insert(place.number);
         } else {
-            self.stumble = Some(stumble);
+            self.in_doubt.clear();
         }
     }
 

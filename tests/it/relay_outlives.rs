@@ -316,6 +316,28 @@ async fn what_sentry_chokes_on_lets_others_pass() {
     world.finish().await;
 }
 
+/// Nothing else comes in that could show that Sentry is well.
+#[tokio::test]
+async fn what_sentry_chokes_on_is_in_nobodys_way_while_all_is_quiet() {
+    let sentry = Ingest::spawn().await;
+    let world = World::with(&sentry.settings("")).await;
+    sentry.choke_on("poison");
+    for message in ["poison", "poison too"] {
+        assert_eq!(post(&world, event(message)).await.status(), 200);
+    }
+    sentry.reply(Reply::new(500, ""));
+    assert_eq!(post(&world, event("sound")).await.status(), 200);
+    let arrived = async {
+        let mut sound = 0;
+        while sound < 2 {
+            sound += usize::from(message(&sentry.next().await) == "sound");
+        }
+    };
+    tokio::time::timeout(PATIENCE * 3, arrived).await.expect("it never passed");
+    counted(&world, "recoverd_relay_spool_entries{}", 2).await;
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn datadog_is_told_what_came_in_at_the_end_as_well() {
     let sentry = Ingest::spawn().await;
