@@ -72,7 +72,7 @@ impl Journal {
             optional(OpenOptions::new().read(true).write(true).open(journal.path(journal.segments.len())))?
         {
             let bytes = std::fs::read(journal.path(journal.segments.len()))?;
-            let (generation, ahead) = replay(&bytes);
+            let (generation, ahead) = replay(&bytes, applied)?;
             let generation = generation.filter(|generation| *generation > applied);
             journal.segments.push(Segment { file, allocated: bytes.len() as u64, generation });
             found.extend(generation.map(|generation| (generation, ahead)));
@@ -167,27 +167,40 @@ impl Journal {
 }
 
 /// The frames from the beginning on, up to the first that is torn or of another generation than the first.
-fn replay(mut bytes: &[u8]) -> (Option<u64>, Ahead) {
+///
+/// # Errors
+/// When one that is whole, and newer than `applied`, holds what this version does not know: it was acknowledged.
+fn replay(mut bytes: &[u8], applied: u64) -> io::Result<(Option<u64>, Ahead)> {
     let (mut generation, mut ahead) = (None, Ahead::default());
-    while let Some((of, batch, rest)) = frame(bytes).filter(|(of, ..)| generation.is_none_or(|first| first == *of)) {
+    while let Some((of, payload, rest)) = frame(bytes).filter(|(of, ..)| generation.is_none_or(|first| first == *of)) {
+        match batch(payload) {
+            Some(batch) => ahead.extend(batch),
+            None if of <= applied => break,
+            None => {
+                let why =
+                    "the journal was written by a newer recoverd: start that one again, and stop it, before this one";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+        }
         generation = Some(of);
-        ahead.extend(batch);
         bytes = rest;
     }
-    (generation, ahead)
+    Ok((generation, ahead))
 }
 
-fn frame(bytes: &[u8]) -> Option<(u64, Ahead, &[u8])> {
+/// Generation, payload, and what comes behind it.
+fn frame(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (generation, rest) = rest.split_first_chunk()?;
     let (expected, rest) = rest.split_first_chunk()?;
     let (payload, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-    if checksum(generation, payload) != u32::from_le_bytes(*expected) {
-        return None;
-    }
+    let is_whole = checksum(generation, payload) == u32::from_le_bytes(*expected);
+    is_whole.then(|| (u64::from_le_bytes(*generation), payload, rest))
+}
+
+fn batch(payload: &[u8]) -> Option<Ahead> {
     let (jobs_added, rows) = payload.split_first_chunk::<ADDED>()?;
-    let ahead = Ahead { rows: rows::decode(rows)?, jobs_added: i64::from_le_bytes(*jobs_added) };
-    Some((u64::from_le_bytes(*generation), ahead, rest))
+    Some(Ahead { rows: rows::decode(rows)?, jobs_added: i64::from_le_bytes(*jobs_added) })
 }
 
 fn checksum(generation: &[u8], payload: &[u8]) -> u32 {
@@ -212,7 +225,7 @@ mod tests {
     use super::*;
     use crate::store::rows::{Key, Table};
 
-    fn batch(number: u8) -> Rows {
+    fn rows(number: u8) -> Rows {
         let mut rows = Rows::default();
         rows.put(Table::Jobs, Key::new("main", &format!("job-{}", number % 3)), Some(Box::from([number; 9])));
         rows
@@ -220,12 +233,12 @@ mod tests {
 
     fn merged(batches: impl IntoIterator<Item = u8>) -> Ahead {
         let mut all = Ahead::default();
-        batches.into_iter().for_each(|number| all.extend(Ahead { rows: batch(number), jobs_added: number.into() }));
+        batches.into_iter().for_each(|number| all.extend(Ahead { rows: rows(number), jobs_added: number.into() }));
         all
     }
 
     fn write(journal: &mut Journal, number: u8) {
-        journal.append(&batch(number), number.into(), true).unwrap();
+        journal.append(&rows(number), number.into(), true).unwrap();
     }
 
     fn reopened(directory: &Path, applied: u64) -> Ahead {
@@ -260,6 +273,23 @@ mod tests {
         assert_eq!(reopened(directory.path(), second), merged([10]));
         let files = std::fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, 2, "two take turns");
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_not_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path(), 0).unwrap();
+        write(&mut journal, 1);
+        let mut foreign = journal.frame.split_off(HEAD);
+        foreign[ADDED] = 0x7F; // a table that there is not
+        let generation = journal.generation.to_le_bytes();
+        let length = u32::try_from(foreign.len()).unwrap().to_le_bytes();
+        let sum = checksum(&generation, &foreign).to_le_bytes();
+        let frame = [&length[..], &generation, &sum, &foreign].concat();
+        journal.segments[journal.active].file.write_all_at(&frame, journal.offset).unwrap();
+        let (generation, error) = (journal.generation, Journal::open(directory.path(), 0).unwrap_err());
+        assert!(error.to_string().contains("newer recoverd"), "{error}");
+        assert_eq!(reopened(directory.path(), generation), Ahead::default(), "the database has it");
     }
 
     proptest! {
