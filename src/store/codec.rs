@@ -63,6 +63,11 @@ mod tests {
     use crate::domain::job::JobPath;
     use crate::domain::record::Closed;
     use crate::domain::rules::Policy;
+    use crate::domain::sentry::record::{AlertRecord, Ended, IssueRecord, NoticeRecord, ProjectRecord};
+    use crate::domain::sentry::tally::Tally;
+    use crate::domain::sentry::{
+        self, AlertReport, AlertState, AlertText, IssueReport, IssueState, IssueText, Notice, NoticeKind,
+    };
     use crate::domain::status::Status;
 
     fn bytes(hex: &str) -> Vec<u8> {
@@ -105,6 +110,77 @@ mod tests {
         let known: (Source, Children) = decode(&bytes("010000")).unwrap();
         assert_eq!(known, (Source::Inferred, Children::Branches));
         assert_eq!(encode(&known).unwrap(), bytes("020000"));
+    }
+
+    /// One of each kind, with a value in nearly every field.
+    fn of_sentry() -> [SentryRecord; 4] {
+        let (now, at) = (Timestamp::from_millis(1_790_000_000_000), Timestamp::from_millis(1_789_999_990_000));
+        let text = |text: &str| Some(text.to_owned());
+        let (project, title, culprit, link) =
+            (text("web"), text("ValueError"), text("app.views"), text("https://s.test/1"));
+        let about = IssueText {
+            project: project.clone(),
+            short_id: text("WEB-1"),
+            level: Some(sentry::Level::Fatal),
+            title: title.clone(),
+            culprit: culprit.clone(),
+            link: link.clone(),
+        };
+        let report = IssueReport { id: 1, state: IssueState::Open, action: "created", at, about };
+        let mut issue = IssueRecord::new(&report, now);
+        issue.announce(1, now);
+        let mut tally = Tally::default();
+        tally.put(1, &issue);
+        issue.end(Ended::Merged(7), Some(now), now);
+        issue.announce(1, now);
+        let mut project_record = ProjectRecord::default();
+        project_record.announce("web", &tally, now);
+        let about =
+            AlertText { name: text("p95"), projects: vec!["web".to_owned()], text: text("slow"), link: link.clone() };
+        let report = AlertReport { rule: 7, identifier: 31, state: AlertState::Critical, at, about };
+        let mut alert = AlertRecord::default();
+        alert.take(&report, now);
+        alert.announce(7, now);
+        let (id, pod_name) = ("9ec7:5".to_owned(), text("web-1"));
+        let notice = Notice {
+            kind: NoticeKind::Comment,
+            id,
+            at,
+            issue: Some(1),
+            project,
+            level: Some(sentry::Level::Info),
+            title,
+            culprit,
+            link,
+            rule: text("5"),
+            pod_name,
+            pod_namespace: text("shop"),
+        };
+        let notice = NoticeRecord { notice, touched: now, told: true };
+        [
+            SentryRecord::Issue(issue),
+            SentryRecord::Project(project_record),
+            SentryRecord::Alert(alert),
+            SentryRecord::Notice(notice),
+        ]
+    }
+
+    /// Whoever changes a field finds it here, and needs a new form: or else what is stored would be passed over as damaged.
+    #[test]
+    fn what_sentry_told_is_written_as_ever() {
+        let written = [
+            "02000280b083c5986880b083c59868010377656201055745422d310105010a56616c75654572726f7201096170702e766965\
+             7773011068747470733a2f2f732e746573742f310101070100010280b083c5986800010377656201055745422d3100",
+            "020101000001020080b083c598680001037765620000",
+            "0202011fe09382c598680380b083c59868e09382c59868010370393501037765620104736c6f77011068747470733a2f2f73\
+             2e746573742f3101020080b083c598680000010370393500",
+            "02030206396563373a35e09382c59868010101037765620102010a56616c75654572726f7201096170702e76696577730110\
+             68747470733a2f2f732e746573742f3101013501057765622d31010473686f7080b083c5986801",
+        ];
+        for (record, written) in of_sentry().iter().zip(written) {
+            assert_eq!(encode(record).unwrap(), bytes(written), "{record:?}");
+            assert_eq!(decode::<SentryRecord>(&bytes(written)).unwrap(), *record);
+        }
     }
 
     #[test]

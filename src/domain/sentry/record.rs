@@ -53,7 +53,7 @@ impl SentryRecord {
                 issue.standing.is_told()
                     && issue.is_closed()
                     && is_old(issue.touched)
-                    && issue.ended != Some(Ended::Forgotten)
+                    && (issue.ended != Some(Ended::Forgotten) || issue.state != IssueState::Open)
             }
             Self::Project(project) => {
                 project.is_empty
@@ -606,5 +606,20 @@ mod tests {
         stored.confirm(Status::Ok);
         assert!(!stored.is_over(NOW));
         assert!(stored.is_over(NOW.plus(REMEMBERED)));
+    }
+
+    #[test]
+    fn what_an_operator_forgot_is_remembered_while_sentry_has_it_open() {
+        for (state, is_over) in [(IssueState::Open, false), (IssueState::Resolved, true)] {
+            let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+            record.end(Ended::Forgotten, None, NOW);
+            if state == IssueState::Resolved {
+                record.take(&issue(2, state, Level::Error), NOW);
+            }
+            record.announce(1, NOW);
+            let mut stored = SentryRecord::Issue(record);
+            stored.confirm(Status::Ok);
+            assert_eq!(stored.is_over(NOW.plus(REMEMBERED)), is_over, "{state:?}");
+        }
     }
 }
