@@ -153,12 +153,15 @@ async fn an_issue_and_its_project_go_critical_and_come_back() {
 
 /// The check of the project that has none, as this says.
 async fn expect_of_no_project(agent: &Agent, status: u8) {
-    loop {
-        let check = next_check(agent, "sentry.project.status", "integration:sentry").await;
-        if check.status == status && !check.tags.iter().any(|tag| tag.starts_with("project:")) {
-            return;
+    let waiting = async {
+        loop {
+            let check = next_check(agent, "sentry.project.status", "integration:sentry").await;
+            if check.status == status && !check.tags.iter().any(|tag| tag.starts_with("project:")) {
+                return;
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("no project never said {status}"));
 }
 
 #[tokio::test]
