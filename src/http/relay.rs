@@ -4,10 +4,7 @@
 //! `X-Forwarded-For`, of which Sentry takes the first, and `Via`, by which a loop is known. Browsers are let in from
 //! everywhere, as Sentry does (develop.sentry.dev, CORS).
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{
@@ -17,7 +14,7 @@ use http::header::{
     UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::{Body, Frame, SizeHint};
+use http_body_util::{Either, Full};
 use serde_json::json;
 
 use crate::machinery::http1::server::{Incoming, Responder};
@@ -55,41 +52,7 @@ pub struct RelayDoor {
 }
 
 /// What goes back to a sender: what upstream says as it comes, or a word of our own.
-#[derive(Debug)]
-pub enum Told {
-    Theirs(AnswerBody),
-    Ours(Bytes),
-}
-
-impl Body for Told {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match &mut *self {
-            Self::Theirs(body) => Pin::new(body).poll_frame(context),
-            Self::Ours(text) if text.is_empty() => Poll::Ready(None),
-            Self::Ours(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Theirs(body) => body.is_end_stream(),
-            Self::Ours(text) => text.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Theirs(body) => body.size_hint(),
-            Self::Ours(text) => SizeHint::with_exact(text.len() as u64),
-        }
-    }
-}
+type Told = Either<AnswerBody, Full<Bytes>>;
 
 impl RelayDoor {
     /// `name` tells this process from all others.
@@ -128,7 +91,7 @@ impl Responder for RelayDoor {
 fn told(answer: Result<Answer, Refusal>) -> Response<Told> {
     match answer {
         Ok(Answer::Theirs(response)) => {
-            let mut response = response.map(Told::Theirs);
+            let mut response = response.map(Told::Left);
             drop_hops(response.headers_mut());
             response
         }
@@ -182,7 +145,7 @@ fn drop_hops(headers: &mut HeaderMap) {
 }
 
 fn preflight(asked: &HeaderMap) -> Response<Told> {
-    let mut response = Response::new(Told::Ours(Bytes::new()));
+    let mut response = Response::new(Told::Right(Full::default()));
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
     let usual = HeaderValue::from_static(
@@ -242,7 +205,7 @@ fn problem(status: StatusCode, detail: &str) -> Response<Told> {
 }
 
 fn ours(status: StatusCode, text: &serde_json::Value) -> Response<Told> {
-    let mut response = Response::new(Told::Ours(text.to_string().into()));
+    let mut response = Response::new(Told::Right(text.to_string().into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

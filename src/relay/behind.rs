@@ -111,9 +111,9 @@ impl Behind {
         self.health.down(format!("{why}; {} requests wait on disk, {} KiB{more}", held.entries, held.bytes / 1024));
     }
 
-    /// How long nothing of this is wanted yet, by what was said before. Whoever has no key shares none with others.
+    /// How long nothing of this is wanted yet, by what was said before.
     pub(super) fn is_unwanted(&self, key: &str, categories: &[impl AsRef<str>]) -> Option<Duration> {
-        if key.is_empty() || !self.is_limited.load(Ordering::Relaxed) {
+        if !self.is_limited.load(Ordering::Relaxed) {
             return None;
         }
         let categories: Vec<&str> = categories.iter().map(AsRef::as_ref).collect();
@@ -199,6 +199,7 @@ impl Behind {
             return;
         }
         self.metrics.limited();
+        // Those who have no key have no more than that in common.
         if key.is_empty() {
             return;
         }

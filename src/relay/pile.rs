@@ -188,3 +188,18 @@ impl Closed {
         self.body.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_draft_is_nobody_elses_to_read_and_has_no_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Room::new(directory.path().to_owned()).file().await.unwrap();
+        assert_eq!(file.metadata().await.unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    }
+}

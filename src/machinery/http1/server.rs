@@ -43,9 +43,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// … and may send so much more.
 const MOST_LINGERED: usize = 1 << 20;
 
+/// Whatever went wrong.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Answers requests.
 pub trait Responder: Send + Sync + 'static {
-    type Body: Body<Data = Bytes, Error = io::Error> + Send + Unpin;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin;
 
     fn respond(
         &self,
@@ -368,7 +371,7 @@ enum Framing {
 
 async fn write<B>(writer: &mut WriteHalf<'_>, answer: Response<B>, manner: Manner, is_last: bool) -> io::Result<()>
 where
-    B: Body<Data = Bytes, Error = io::Error> + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     let (parts, mut body) = answer.into_parts();
     let is_bare = manner.is_bare || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -384,14 +387,14 @@ where
     if matches!(framing, Framing::Length(1..=JOINED))
         && let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
     {
-        head.extend_from_slice(&frame?.into_data().unwrap_or_default());
+        head.extend_from_slice(&frame.map_err(io::Error::other)?.into_data().unwrap_or_default());
     }
     queue.push(head.into());
     let mut is_over = framing == Framing::Bare || (body.is_end_stream() && framing != Framing::Chunked);
     poll_fn(|context| {
         loop {
             while !is_over && queue.has_room() {
-                match Pin::new(&mut body).poll_frame(context)? {
+                match Pin::new(&mut body).poll_frame(context).map_err(io::Error::other)? {
                     Poll::Ready(Some(frame)) => {
                         let piece = frame.into_data().unwrap_or_default();
                         if !piece.is_empty() {
