@@ -4,8 +4,6 @@
 //! `X-Forwarded-For`, of which Sentry takes the first, and `Via`, by which a loop is known. Browsers are let in from
 //! everywhere, as Sentry does (develop.sentry.dev, CORS).
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -17,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{Either, Full};
 use serde_json::json;
 
-use crate::machinery::http1::server::{Incoming, Responder};
+use crate::machinery::http1::server::{Incoming, Peer, Responder};
 use crate::relay::{Answer, Arrival, RATE_LIMITS, Refusal, Relay};
 use crate::sentry::upstream::AnswerBody;
 
@@ -65,7 +63,7 @@ impl RelayDoor {
 impl Responder for RelayDoor {
     type Body = Told;
 
-    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: SocketAddr) -> Response<Told> {
+    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: &Peer) -> Response<Told> {
         if request.uri().path().strip_prefix("/api/").is_none_or(str::is_empty) {
             return problem(StatusCode::NOT_FOUND, "there is nothing here; Sentry's paths begin with /api/");
         }
@@ -76,7 +74,8 @@ impl Responder for RelayDoor {
         }
         let mut response = match self.admit(&mut parts.headers, peer) {
             Ok(()) => {
-                let arrival = Arrival { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer };
+                let arrival =
+                    Arrival { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer: peer.address };
                 told(self.relay.forward(arrival).await)
             }
             Err(problem) => problem,
@@ -104,11 +103,13 @@ fn told(answer: Result<Answer, Refusal>) -> Response<Told> {
 impl RelayDoor {
     /// Makes the headers such as are to go on, unless they have been here before.
     #[expect(clippy::result_large_err, reason = "it is the answer")]
-    fn admit(&self, headers: &mut HeaderMap, peer: SocketAddr) -> Result<(), Response<Told>> {
-        let hops = || headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok());
-        let mine = self.via.to_str().unwrap_or_default();
-        let is_back = hops().flat_map(|line| line.split(',')).any(|hop| hop.trim() == mine);
-        let relays = hops().flat_map(|line| line.split(',')).filter(|hop| hop.contains(NAME)).count();
+    fn admit(&self, headers: &mut HeaderMap, peer: &Peer) -> Result<(), Response<Told>> {
+        let (mut is_back, mut relays) = (false, 0);
+        let lines = headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok());
+        for hop in lines.flat_map(|line| line.split(',')) {
+            is_back |= self.via == hop.trim();
+            relays += usize::from(hop.contains(NAME));
+        }
         if is_back || relays >= MOST_HOPS {
             self.relay.refused("loop");
             // A status at which a relay before this one does not try again.
@@ -120,15 +121,15 @@ impl RelayDoor {
         drop_hops(headers);
         headers.remove(HOST);
         headers.append(VIA, self.via.clone());
-        let mut chain = peer.ip().to_canonical().to_string();
-        let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let before: Vec<&str> = before.collect();
-        if !before.is_empty() {
-            chain = [before.join(", "), chain].join(", ");
+        let mut chain = peer.name.clone();
+        let before = headers.get_all(FORWARDED_FOR).iter().chain([&peer.name]);
+        let before: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
+        if before.len() > 1
+            && let Ok(whole) = HeaderValue::try_from(before.join(", "))
+        {
+            chain = whole;
         }
-        if let Ok(value) = HeaderValue::try_from(chain) {
-            headers.insert(FORWARDED_FOR, value);
-        }
+        headers.insert(FORWARDED_FOR, chain);
         Ok(())
     }
 }

@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 use tokio::io::AsyncWrite;
 
@@ -216,6 +216,16 @@ pub fn poll_write<'a>(
     Poll::Ready(written.and_then(|written| if written > 0 { Ok(written) } else { Err(ErrorKind::WriteZero.into()) }))
 }
 
+/// Appends the line of a header.
+pub fn put_header(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    let name = name.as_str();
+    head.reserve(name.len() + value.len() + 4);
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value.as_bytes());
+    head.extend_from_slice(b"\r\n");
+}
+
 /// So much of the parts has been written.
 pub fn advance(parts: &mut VecDeque<Bytes>, mut written: usize) {
     while let Some(first) = parts.front_mut().filter(|_| written > 0) {
@@ -235,8 +245,6 @@ pub fn invalid(what: &'static str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

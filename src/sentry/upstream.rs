@@ -33,7 +33,7 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use crate::machinery::crew;
-use crate::machinery::http1::Extent;
+use crate::machinery::http1::{Extent, put_header};
 use line::{Fault, Head, Line, Outgoing};
 pub use payload::Payload;
 
@@ -234,10 +234,7 @@ impl Shared {
         }
         for (name, value) in headers {
             if !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION) {
-                let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
-                for part in parts {
-                    head.extend_from_slice(part);
-                }
+                put_header(&mut head, name, value);
             }
         }
         if bytes > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {

@@ -24,7 +24,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Extent, LONGEST_HEAD, Next, SLICES, advance, is_kept, poll_write};
+use super::{Extent, LONGEST_HEAD, Next, SLICES, advance, is_kept, poll_write, put_header};
 use crate::machinery::clock::Clock;
 
 const MOST_HEADERS: usize = 64;
@@ -46,6 +46,21 @@ const MOST_LINGERED: usize = 1 << 20;
 /// Whatever went wrong.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The address without the port, an IPv4 one as such, as headers name it.
+    pub name: HeaderValue,
+}
+
+impl Peer {
+    fn new(address: SocketAddr) -> Self {
+        let name = HeaderValue::try_from(address.ip().to_canonical().to_string());
+        Self { address, name: name.unwrap_or(HeaderValue::from_static("unknown")) }
+    }
+}
+
 /// Answers requests.
 pub trait Responder: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin;
@@ -53,7 +68,7 @@ pub trait Responder: Send + Sync + 'static {
     fn respond(
         &self,
         request: Request<Incoming<'_, '_>>,
-        peer: SocketAddr,
+        peer: &Peer,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
@@ -69,7 +84,7 @@ pub(in crate::machinery) async fn serve(
     head_time: Duration,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let (mut reader, mut writer) = stream.split();
+    let (peer, (mut reader, mut writer)) = (Peer::new(peer), stream.split());
     let mut read = BytesMut::new();
     let mut awaiting = Awaiting { stop: pin!(stop.cancelled()), timer: pin!(sleep_until(Instant::now() + head_time)) };
     loop {
@@ -90,7 +105,7 @@ pub(in crate::machinery) async fn serve(
             let gathering = Gathering::of(extent.left());
             let (reader, read, extent, has_come) = (&mut reader, &mut read, &mut extent, &has_come);
             let body = Incoming { reader, read, extent, has_come, is_awaited, gathering, room: ROOM };
-            let mut answering = pin!(responder.respond(request.map(|()| body), peer));
+            let mut answering = pin!(responder.respond(request.map(|()| body), &peer));
             let answered = poll_fn(|context| match answering.as_mut().poll(context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 // Until the body has come, it is that which sees the end.
@@ -423,9 +438,10 @@ where
 
 fn head(status: StatusCode, headers: &HeaderMap, framing: Framing, manner: Manner, is_last: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(512);
-    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| head.extend_from_slice(part));
     let reason = status.canonical_reason().unwrap_or_default();
-    put(&[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
     for (name, value) in headers {
         let is_ours = match *name {
             CONTENT_LENGTH => framing != Framing::Bare,
@@ -433,20 +449,20 @@ fn head(status: StatusCode, headers: &HeaderMap, framing: Framing, manner: Manne
             _ => false,
         };
         if !is_ours {
-            put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+            put_header(&mut head, name, value);
         }
     }
     if !headers.contains_key(DATE) {
-        with_date(|date| put(&[b"date: ", date, b"\r\n"]));
+        with_date(|date| put_header(&mut head, &DATE, date));
     }
     match framing {
-        Framing::Chunked => put(&[b"transfer-encoding: chunked\r\n"]),
+        Framing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Bare | Framing::Length(_) | Framing::UntilClosed => {}
     }
     if is_last || framing == Framing::UntilClosed {
-        put(&[b"connection: close\r\n"]);
+        head.extend_from_slice(b"connection: close\r\n");
     } else if manner.is_old {
-        put(&[b"connection: keep-alive\r\n"]);
+        head.extend_from_slice(b"connection: keep-alive\r\n");
     }
     if let Framing::Length(bytes) = framing {
         // A vector takes everything.
@@ -457,17 +473,18 @@ fn head(status: StatusCode, headers: &HeaderMap, framing: Framing, manner: Manne
 }
 
 /// As RFC 9110 has it, made once a second.
-fn with_date(put: impl FnOnce(&[u8])) {
+fn with_date(put: impl FnOnce(&HeaderValue)) {
     thread_local! {
-        static DATE: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
+        static TOLD: RefCell<(i64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
     }
     let now = Clock::system().now().as_millis() / 1_000;
-    DATE.with_borrow_mut(|(second, text)| {
+    TOLD.with_borrow_mut(|(second, text)| {
         if *second != now {
             let date = chrono::DateTime::from_timestamp(now, 0).unwrap_or_default();
-            (*second, *text) = (now, date.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
+            let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            (*second, *text) = (now, HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")));
         }
-        put(text.as_bytes());
+        put(text);
     });
 }
 

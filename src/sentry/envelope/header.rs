@@ -66,7 +66,7 @@ impl EnvelopeHeader {
 pub(super) fn event_id(text: Text<'_>) -> Option<Box<str>> {
     let id = text.decoded()?;
     let is_allowed = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
-    ((32..=36).contains(&id.len()) && id.bytes().all(is_allowed)).then(|| id.into())
+    ((32..=36).contains(&id.len()) && id.bytes().all(is_allowed)).then(|| (*id).into())
 }
 
 /// What the header of an item tells us.

@@ -3,6 +3,12 @@
 //! It sees what decides where a value ends: strings, brackets, and at the level that is looked at commas and colons. What is
 //! wrong inside a value that is skipped stays unseen, since nothing is written there. No recursion: depth costs nothing.
 
+mod blocks;
+
+use std::borrow::Cow;
+
+use blocks::{Block, Strings};
+
 /// The bytes are not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
@@ -21,7 +27,7 @@ pub(super) struct Text<'a> {
     is_escaped: bool,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     /// Whether it says `plain`, which has nothing to escape, in whatever way.
     pub(super) fn is(self, plain: &[u8]) -> bool {
         match self.plain() {
@@ -31,14 +37,17 @@ impl Text<'_> {
     }
 
     /// What stands between the quotes, unless there are escapes in it.
-    pub(super) fn plain(&self) -> Option<&[u8]> {
+    pub(super) fn plain(&self) -> Option<&'a [u8]> {
         let inside = self.quoted.get(1..self.quoted.len().saturating_sub(1))?;
         (!self.is_escaped).then_some(inside)
     }
 
     /// What it says, unless that cannot be said in UTF-8.
-    pub(super) fn decoded(self) -> Option<String> {
-        serde_json::from_slice(self.quoted).ok()
+    pub(super) fn decoded(self) -> Option<Cow<'a, str>> {
+        match self.plain() {
+            Some(plain) => std::str::from_utf8(plain).ok().map(Cow::Borrowed),
+            None => serde_json::from_slice(self.quoted).ok().map(Cow::Owned),
+        }
     }
 }
 
@@ -146,21 +155,18 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_nested(&mut self) -> Result<(), Malformed> {
-        let mut depth = 0_usize;
+        let (mut depth, mut strings) = (0_usize, Strings::default());
         loop {
-            match self.bytes.get(self.at).ok_or(Malformed)? {
-                b'"' => {
-                    self.string()?;
-                    continue;
+            let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()).ok_or(Malformed)?;
+            for (place, is_opening) in strings.brackets(Block::first(rest)) {
+                // The first one opens.
+                depth = if is_opening { depth + 1 } else { depth.saturating_sub(1) };
+                if depth == 0 {
+                    self.at += place + 1;
+                    return Ok(());
                 }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
-                _ => {}
             }
-            self.at += 1;
-            if depth == 0 {
-                return Ok(());
-            }
+            self.at += blocks::SIZE;
         }
     }
 

@@ -39,10 +39,12 @@ impl Reading {
     pub(super) fn of(payload: &[u8], category: Category, tags: &Tags) -> Self {
         let mut reader = Reader { tags, scanner: Scanner::new(payload), room: room(payload), edits: Vec::new() };
         let mut about = About::default();
-        let read = match std::str::from_utf8(payload) {
-            Err(_) => Err(PassedBecause::Malformed),
-            Ok(_) if category == Category::Log => reader.log(),
-            Ok(_) => reader.event(&mut about),
+        // The former is much faster, and mostly so.
+        let is_utf8 = payload.is_ascii() || std::str::from_utf8(payload).is_ok();
+        let read = match category {
+            _ if !is_utf8 => Err(PassedBecause::Malformed),
+            Category::Log => reader.log(),
+            _ => reader.event(&mut about),
         };
         let mut edits = reader.edits;
         let outcome = match read {

@@ -29,8 +29,9 @@ impl Body for Said {
 impl Responder for Echo {
     type Body = Said;
 
-    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: SocketAddr) -> Response<Said> {
-        assert!(peer.ip().is_loopback());
+    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: &Peer) -> Response<Said> {
+        assert!(peer.address.ip().is_loopback());
+        assert_eq!(peer.name, "127.0.0.1");
         let (parts, body) = request.into_parts();
         if parts.uri.path() == "/unread" {
             return Response::new(Said(Some(Bytes::from_static(b"no")), true));
@@ -229,7 +230,7 @@ async fn at_a_stop_the_idle_go_and_the_busy_end_what_they_do() {
 #[test]
 fn the_date_is_as_http_has_it() {
     let mut text = Vec::new();
-    with_date(|date| text.extend_from_slice(date));
+    with_date(|date| text.extend_from_slice(date.as_bytes()));
     let text = String::from_utf8(text).unwrap();
     assert_eq!(text.len(), "Sun, 06 Nov 1994 08:49:37 GMT".len());
     assert!(chrono::DateTime::parse_from_rfc2822(&text).is_ok(), "{text}");
