@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, Method, Response, Uri};
+use http::{Method, Uri};
 use hyper::body::Body;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -43,6 +43,7 @@ use url::Url;
 use crate::domain::pod::TagChoice;
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
+use crate::machinery::http1::{Fields, Reply};
 use crate::machinery::spool::{self, Spool};
 use crate::sentry::upstream::{AnswerBody, Upstream, UpstreamError, Way};
 use behind::{Behind, may_change};
@@ -93,12 +94,12 @@ pub struct Route {
     pub upstream: usize,
 }
 
-/// A request for Sentry, its headers such as are to go on. `Content-Length` is only a hint here.
+/// A request for Sentry, its fields such as are to go on. `Content-Length` is only a hint here.
 #[derive(Debug)]
 pub struct Arrival<B> {
     pub method: Method,
     pub uri: Uri,
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub body: B,
     pub peer: SocketAddr,
 }
@@ -107,7 +108,7 @@ pub struct Arrival<B> {
 #[derive(Debug)]
 pub enum Answer {
     /// What upstream said.
-    Theirs(Response<AnswerBody>),
+    Theirs(Reply<AnswerBody>),
     /// Sentry does not want it for so long, as it has said before. `limits`: all that it said of this key, as the value of
     /// [`RATE_LIMITS`].
     Limited { left: Duration, limits: String },
@@ -250,11 +251,11 @@ impl Relay {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Arrival { method, uri, mut headers, body, peer } = arrival;
-        let target = Target::of(&uri, &headers);
+        let Arrival { method, uri, mut fields, body, peer } = arrival;
+        let target = Target::of(&uri, &fields);
         self.metrics.received(target.door_label());
         let sender = self.senders.of(peer.ip()).await;
-        let mut intake = Intake::new(&target, &headers, &sender.tags, self.max_body_bytes, &self.room);
+        let mut intake = Intake::new(&target, &fields, &sender.tags, self.max_body_bytes, &self.room);
         intake.take(body).await?;
         let Taken { body, is_decoded, report, key: inner_key, undecodable } = intake.finish().await?;
         if let Some(reason) = undecodable {
@@ -265,9 +266,9 @@ impl Relay {
             self.metrics.attributed(&sender.whose);
             self.tally.count(target.project_number(), report, &sender.whose);
         }
-        headers.remove(CONTENT_LENGTH);
+        fields.remove(&CONTENT_LENGTH);
         if is_decoded {
-            headers.remove(CONTENT_ENCODING);
+            fields.remove(&CONTENT_ENCODING);
         }
         let key = target.key.as_deref().or(inner_key.as_deref()).unwrap_or_default();
         let Some(behind) = self.route(target.project, key) else { return Err(Refusal::NotKept) };
@@ -286,11 +287,11 @@ impl Relay {
             key: key.into(),
             categories: categories.into_iter().map(Into::into).collect(),
             uri: uri.clone(),
-            headers,
+            fields,
         };
         let waiting = Unanswered::new(behind, letter, body, may_wait.then_some(&self.left));
         let reason = match waiting.ask().await {
-            Some(Ok(response)) if may_wait && may_change(response.status()) => "status",
+            Some(Ok(response)) if may_wait && may_change(response.status) => "status",
             Some(Ok(response)) => {
                 waiting.settled();
                 return Ok(Answer::Theirs(response));

@@ -11,11 +11,12 @@ use http::header::{
     EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use http_body_util::{Either, Full};
 use serde_json::json;
 
-use crate::machinery::http1::server::{Incoming, Peer, Responder};
+use crate::machinery::http1::server::{Peer, Request, Responder};
+use crate::machinery::http1::{Fields, Reply, is_same};
 use crate::relay::{Answer, Arrival, RATE_LIMITS, Refusal, Relay};
 use crate::sentry::upstream::AnswerBody;
 
@@ -46,7 +47,7 @@ const NAME: &str = "recoverd";
 pub struct RelayDoor {
     relay: Relay,
     /// By which it knows what it has forwarded itself.
-    via: HeaderValue,
+    via: String,
 }
 
 /// What goes back to a sender: what upstream says as it comes, or a word of our own.
@@ -55,44 +56,38 @@ type Told = Either<AnswerBody, Full<Bytes>>;
 impl RelayDoor {
     /// `name` tells this process from all others.
     pub fn new(relay: Relay, name: &str) -> Self {
-        let via = HeaderValue::try_from(format!("1.1 {NAME}-{name}"));
-        Self { relay, via: via.unwrap_or(HeaderValue::from_static("1.1 recoverd")) }
+        Self { relay, via: format!("1.1 {NAME}-{name}") }
     }
 }
 
 impl Responder for RelayDoor {
     type Body = Told;
 
-    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: &Peer) -> Response<Told> {
-        if request.uri().path().strip_prefix("/api/").is_none_or(str::is_empty) {
+    async fn respond(&self, request: Request<'_, '_>, peer: &Peer) -> Reply<Told> {
+        let Request { method, target: uri, mut fields, body } = request;
+        if uri.path().strip_prefix("/api/").is_none_or(str::is_empty) {
             return problem(StatusCode::NOT_FOUND, "there is nothing here; Sentry's paths begin with /api/");
         }
-        let (mut parts, body) = request.into_parts();
-        let is_browser = parts.headers.contains_key(ORIGIN);
-        if parts.method == Method::OPTIONS && is_browser {
-            return preflight(&parts.headers);
+        let is_browser = fields.contains(&ORIGIN);
+        if method == Method::OPTIONS && is_browser {
+            return preflight(&fields);
         }
-        let mut response = match self.admit(&mut parts.headers, peer) {
-            Ok(()) => {
-                let arrival =
-                    Arrival { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer: peer.address };
-                told(self.relay.forward(arrival).await)
-            }
+        let mut reply = match self.admit(&mut fields, peer) {
+            Ok(()) => told(self.relay.forward(Arrival { method, uri, fields, body, peer: peer.address }).await),
             Err(problem) => problem,
         };
         if is_browser {
-            let_browsers_read(response.headers_mut());
+            let_browsers_read(&mut reply.fields);
         }
-        response
+        reply
     }
 }
 
-fn told(answer: Result<Answer, Refusal>) -> Response<Told> {
+fn told(answer: Result<Answer, Refusal>) -> Reply<Told> {
     match answer {
-        Ok(Answer::Theirs(response)) => {
-            let mut response = response.map(Told::Left);
-            drop_hops(response.headers_mut());
-            response
+        Ok(Answer::Theirs(Reply { status, mut fields, body })) => {
+            drop_hops(&mut fields);
+            Reply { status, fields, body: Told::Left(body) }
         }
         Ok(Answer::Limited { left, limits }) => limited(left.as_secs().max(1), &limits),
         Ok(Answer::Kept(event_id)) => kept(event_id.as_deref()),
@@ -101,12 +96,10 @@ fn told(answer: Result<Answer, Refusal>) -> Response<Told> {
 }
 
 impl RelayDoor {
-    /// Makes the headers such as are to go on, unless they have been here before.
-    #[expect(clippy::result_large_err, reason = "it is the answer")]
-    fn admit(&self, headers: &mut HeaderMap, peer: &Peer) -> Result<(), Response<Told>> {
+    /// Makes the fields such as are to go on, unless they have been here before.
+    fn admit(&self, fields: &mut Fields, peer: &Peer) -> Result<(), Reply<Told>> {
         let (mut is_back, mut relays) = (false, 0);
-        let lines = headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok());
-        for hop in lines.flat_map(|line| line.split(',')) {
+        for hop in fields.texts(&VIA).flat_map(|line| line.split(',')) {
             is_back |= self.via == hop.trim();
             relays += usize::from(hop.contains(NAME));
         }
@@ -118,58 +111,55 @@ impl RelayDoor {
                 "this request has been here before: the upstream of a relay leads back to it",
             ));
         }
-        drop_hops(headers);
-        headers.remove(HOST);
-        headers.append(VIA, self.via.clone());
-        let mut chain = peer.name.clone();
-        let before = headers.get_all(FORWARDED_FOR).iter().chain([&peer.name]);
-        let before: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
-        if before.len() > 1
-            && let Ok(whole) = HeaderValue::try_from(before.join(", "))
-        {
-            chain = whole;
+        drop_hops(fields);
+        fields.remove(&HOST);
+        fields.push(&VIA, &self.via);
+        if fields.contains(&FORWARDED_FOR) {
+            let chain: Vec<&str> = fields.texts(&FORWARDED_FOR).chain([peer.name.as_str()]).collect();
+            let chain = chain.join(", ");
+            fields.remove(&FORWARDED_FOR);
+            fields.push(&FORWARDED_FOR, chain);
+        } else {
+            fields.push(&FORWARDED_FOR, &peer.name);
         }
-        headers.insert(FORWARDED_FOR, chain);
         Ok(())
     }
 }
 
-fn drop_hops(headers: &mut HeaderMap) {
-    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<HeaderName> =
-        named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-    let known = headers.keys().filter(|name| OF_A_CONNECTION.contains(name)).cloned();
-    let known: Vec<HeaderName> = known.collect();
-    for name in named.iter().chain(&known) {
-        headers.remove(name);
-    }
+fn drop_hops(fields: &mut Fields) {
+    let named = fields.texts(&CONNECTION).flat_map(|line| line.split(','));
+    let named: Vec<HeaderName> = named.filter_map(|name| name.trim().parse().ok()).collect();
+    fields.retain(|written| !OF_A_CONNECTION.iter().chain(&named).any(|name| is_same(written, name)));
 }
 
-fn preflight(asked: &HeaderMap) -> Response<Told> {
-    let mut response = Response::new(Told::Right(Full::default()));
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-    let usual = HeaderValue::from_static(
-        "x-sentry-auth, x-requested-with, x-forwarded-for, origin, referer, accept, content-type, authentication, \
-         authorization, content-encoding, transfer-encoding",
-    );
-    let wanted = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.unwrap_or(usual));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
-    let_browsers_read(headers);
-    response
+fn preflight(asked: &Fields) -> Reply<Told> {
+    const USUAL: &[u8] =
+        b"x-sentry-auth, x-requested-with, x-forwarded-for, origin, referer, accept, content-type, authentication, \
+          authorization, content-encoding, transfer-encoding";
+    let mut reply = Reply::new(Told::Right(Full::default()));
+    let fields = &mut reply.fields;
+    fields.push(&ACCESS_CONTROL_ALLOW_METHODS, "POST");
+    fields.push(&ACCESS_CONTROL_ALLOW_HEADERS, asked.get(&ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or(USUAL));
+    fields.push(&ACCESS_CONTROL_MAX_AGE, "3600");
+    let_browsers_read(fields);
+    reply
 }
 
 /// Sentry's own word on it stands.
-fn let_browsers_read(headers: &mut HeaderMap) {
-    headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(HeaderValue::from_static("*"));
-    headers
-        .entry(ACCESS_CONTROL_EXPOSE_HEADERS)
-        .or_insert(HeaderValue::from_static("x-sentry-error, x-sentry-rate-limits, retry-after"));
+fn let_browsers_read(fields: &mut Fields) {
+    let ours = [
+        (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (ACCESS_CONTROL_EXPOSE_HEADERS, "x-sentry-error, x-sentry-rate-limits, retry-after"),
+    ];
+    for (name, value) in ours {
+        if !fields.contains(&name) {
+            fields.push(&name, value);
+        }
+    }
 }
 
 /// As Sentry answers, which writes an id without dashes.
-fn kept(event_id: Option<&str>) -> Response<Told> {
+fn kept(event_id: Option<&str>) -> Reply<Told> {
     let body = match event_id {
         Some(id) => json!({ "id": id.replace('-', "") }),
         None => json!({}),
@@ -177,37 +167,33 @@ fn kept(event_id: Option<&str>) -> Response<Told> {
     ours(StatusCode::OK, &body)
 }
 
-fn limited(seconds: u64, limits: &str) -> Response<Told> {
-    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "Sentry has asked not to be sent this for a while");
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    if let Ok(limits) = HeaderValue::from_str(limits) {
-        response.headers_mut().insert(RATE_LIMITS, limits);
-    }
-    response
+fn limited(seconds: u64, limits: &str) -> Reply<Told> {
+    let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, "Sentry has asked not to be sent this for a while");
+    reply.fields.push(&RETRY_AFTER, seconds.to_string());
+    reply.fields.push(&RATE_LIMITS, limits);
+    reply
 }
 
-fn refuse(refusal: &Refusal) -> Response<Told> {
+fn refuse(refusal: &Refusal) -> Reply<Told> {
     let status = match refusal {
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
         Refusal::BrokenOff => StatusCode::BAD_REQUEST,
         Refusal::NotKept => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut response = problem(status, &refusal.to_string());
+    let mut reply = problem(status, &refusal.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+        reply.fields.push(&RETRY_AFTER, "30");
     }
-    response
+    reply
 }
 
 /// As Sentry's own errors look.
-fn problem(status: StatusCode, detail: &str) -> Response<Told> {
+fn problem(status: StatusCode, detail: &str) -> Reply<Told> {
     ours(status, &json!({ "detail": detail }))
 }
 
-fn ours(status: StatusCode, text: &serde_json::Value) -> Response<Told> {
-    let mut response = Response::new(Told::Right(text.to_string().into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn ours(status: StatusCode, text: &serde_json::Value) -> Reply<Told> {
+    let fields = [(CONTENT_TYPE, "application/json")].into_iter().collect();
+    Reply { status, fields, body: Told::Right(text.to_string().into()) }
 }

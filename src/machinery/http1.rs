@@ -3,6 +3,7 @@
 //! What two readers could take for two things is no message here: a length that is none, two of them, a transfer coding but
 //! `chunked`.
 
+mod fields;
 pub mod server;
 
 use std::collections::VecDeque;
@@ -11,10 +12,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 use tokio::io::AsyncWrite;
+
+pub use fields::{Fields, is_same};
 
 /// More than this a head does not have, in bytes.
 pub const LONGEST_HEAD: usize = 64 << 10;
@@ -25,6 +28,21 @@ const LONGEST_TRAILERS: usize = 16 << 10;
 const SLICES: usize = 16;
 /// Less than this is copied out of the buffer, which then needs not be made anew.
 const SMALL: usize = 4 << 10;
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Reply<B> {
+    pub status: StatusCode,
+    pub fields: Fields,
+    pub body: B,
+}
+
+impl<B> Reply<B> {
+    /// That all is well.
+    pub fn new(body: B) -> Self {
+        Self { status: StatusCode::OK, fields: Fields::default(), body }
+    }
+}
 
 /// How far a body goes yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,20 +79,20 @@ impl Extent {
     ///
     /// # Errors
     /// When there is no telling, or more than one way to.
-    pub fn told(headers: &HeaderMap) -> io::Result<Option<Self>> {
-        let (mut codings, mut lengths) =
-            (headers.get_all(TRANSFER_ENCODING).iter(), headers.get_all(CONTENT_LENGTH).iter());
+    pub fn told(fields: &Fields) -> io::Result<Option<Self>> {
+        let (mut codings, mut lengths) = (fields.all(&TRANSFER_ENCODING), fields.all(&CONTENT_LENGTH));
         let length = lengths.next();
         if let Some(coding) = codings.next() {
-            let is_plain = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            let is_plain = codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked");
             if !is_plain || length.is_some() {
                 return Err(invalid("the body is in a transfer coding that nobody asked for, or has a length besides"));
             }
             return Ok(Some(Self::Chunked(Chunked::Size)));
         }
         let Some(length) = length else { return Ok(None) };
-        let is_number = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-        let bytes = length.to_str().ok().and_then(|digits| digits.parse().ok()).filter(|_| is_number);
+        let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+        let digits = std::str::from_utf8(length).ok().filter(|_| is_number);
+        let bytes = digits.and_then(|digits| digits.parse().ok());
         match bytes.filter(|_| lengths.all(|other| other == length)) {
             Some(bytes) => Ok(Some(Self::Length(bytes))),
             None => Err(invalid("the length of the body is none")),
@@ -186,9 +204,8 @@ fn size(digits: &[u8]) -> Option<u64> {
 }
 
 /// Whether the other side wants the connection to stay, which before HTTP/1.1 it had to say.
-pub fn is_kept(headers: &HeaderMap, is_old: bool) -> bool {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let mut options = values.flat_map(|value| value.split(',')).map(str::trim);
+pub fn is_kept(fields: &Fields, is_old: bool) -> bool {
+    let mut options = fields.texts(&CONNECTION).flat_map(|value| value.split(',')).map(str::trim);
     if is_old {
         options.any(|option| option.eq_ignore_ascii_case("keep-alive"))
     } else {
@@ -216,13 +233,12 @@ pub fn poll_write<'a>(
     Poll::Ready(written.and_then(|written| if written > 0 { Ok(written) } else { Err(ErrorKind::WriteZero.into()) }))
 }
 
-/// Appends the line of a header.
-pub fn put_header(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    let name = name.as_str();
+/// Appends the line of a field.
+pub fn put_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     head.reserve(name.len() + value.len() + 4);
-    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(name);
     head.extend_from_slice(b": ");
-    head.extend_from_slice(value.as_bytes());
+    head.extend_from_slice(value);
     head.extend_from_slice(b"\r\n");
 }
 
@@ -245,22 +261,21 @@ pub fn invalid(what: &'static str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        pairs.iter().map(pair).collect()
+    fn headers(pairs: &[(&'static str, &'static str)]) -> Fields {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect()
     }
 
     #[test]
     fn a_body_goes_as_far_as_its_headers_say_if_they_say_one_thing() {
         let (chunked, length) = ("transfer-encoding", "content-length");
         let mut twice = headers(&[(length, "5")]);
-        twice.append(CONTENT_LENGTH, HeaderValue::from_static("5"));
+        twice.push(&CONTENT_LENGTH, "5");
         assert_eq!(Extent::told(&twice).unwrap(), Some(Extent::Length(5)));
-        twice.append(CONTENT_LENGTH, HeaderValue::from_static("6"));
+        twice.push(&CONTENT_LENGTH, "6");
         assert!(Extent::told(&twice).is_err());
         assert_eq!(Extent::told(&headers(&[])).unwrap(), None);
         assert_eq!(Extent::told(&headers(&[(length, "0")])).unwrap(), Some(Extent::Length(0)));

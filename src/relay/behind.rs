@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use tokio::sync::Notify;
 
 use super::breaker::Breaker;
@@ -16,6 +16,7 @@ use super::pile::Closed;
 use super::{Refusal, lock};
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
+use crate::machinery::http1::Reply;
 use crate::machinery::spool::{NotKept, Spool};
 use crate::sentry::upstream::{AnswerBody, NoAnswer, Payload, Upstream};
 
@@ -129,22 +130,18 @@ impl Behind {
     }
 
     /// `None` when it is not worth a try at present.
-    pub(super) async fn ask(
-        &self,
-        letter: &Letter,
-        payload: Payload,
-    ) -> Option<Result<Response<AnswerBody>, NoAnswer>> {
+    pub(super) async fn ask(&self, letter: &Letter, payload: Payload) -> Option<Result<Reply<AnswerBody>, NoAnswer>> {
         if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {
             return None;
         }
         let asked = Instant::now();
-        let Letter { method, uri, headers, .. } = letter;
-        let answer = self.upstream.send(method, uri, headers, payload).await;
+        let Letter { method, uri, fields, .. } = letter;
+        let answer = self.upstream.send(method, uri, fields, payload).await;
         match &answer {
             Ok(response) => {
-                self.metrics.answered(response.status(), asked.elapsed());
-                if response.status().is_server_error() {
-                    self.failed(&format!("answers {}", response.status()));
+                self.metrics.answered(response.status, asked.elapsed());
+                if response.status.is_server_error() {
+                    self.failed(&format!("answers {}", response.status));
                 } else {
                     self.works();
                 }
@@ -189,12 +186,12 @@ impl Behind {
         self.recovered.notify_one();
     }
 
-    fn learn(&self, response: &Response<AnswerBody>, key: &str) {
-        let is_429 = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        if !is_429 && !response.headers().contains_key(limits::HEADER) {
+    fn learn(&self, response: &Reply<AnswerBody>, key: &str) {
+        let is_429 = response.status == StatusCode::TOO_MANY_REQUESTS;
+        if !is_429 && !response.fields.contains(&limits::HEADER) {
             return;
         }
-        let asked = limits::asked(is_429, response.headers());
+        let asked = limits::asked(is_429, &response.fields);
         if asked.is_empty() {
             return;
         }

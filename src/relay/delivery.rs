@@ -191,9 +191,9 @@ impl Delivery {
             Some(Err(error)) => return Sent::Failed { reason: error.reason(), asked: Duration::ZERO },
             None => return Sent::Failed { reason: "not_asked", asked: Duration::ZERO },
         };
-        let asked = limits::retry_after(response.headers());
-        let status = response.status();
-        drain(response.into_body()).await;
+        let asked = limits::retry_after(&response.fields);
+        let status = response.status;
+        drain(response.body).await;
         match status {
             StatusCode::TOO_MANY_REQUESTS => {
                 let left = unwanted().or(asked).unwrap_or(USUAL_LIMIT);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::Refusal;
 use super::pile::{Closed, Pile, Room};
 use super::target::Target;
+use crate::machinery::http1::Fields;
 use crate::sentry::encoding::{Codings, DecodeError, DecodeLimits, Decoder};
 use crate::sentry::envelope::{Report, Splicer, Tags};
 
@@ -58,10 +58,10 @@ struct Inner {
 }
 
 impl Intake {
-    pub(super) fn new(target: &Target<'_>, headers: &HeaderMap, tags: &Arc<Tags>, limit: u64, room: &Room) -> Self {
+    pub(super) fn new(target: &Target<'_>, fields: &Fields, tags: &Arc<Tags>, limit: u64, room: &Room) -> Self {
         let kind = target.kind;
-        let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-        let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+        let announced = fields.texts(&CONTENT_LENGTH).next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        let values = fields.all(&CONTENT_ENCODING).map(|value| std::str::from_utf8(value).unwrap_or("?"));
         let codings = kind.is_some().then(|| Codings::of(values)).flatten();
         let inner = kind.zip(codings.as_ref()).map(|(kind, codings)| Inner {
             decoder: (!codings.is_identity())

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
-use http::Response;
 use tokio::sync::mpsc;
 
 use super::Refusal;
@@ -12,6 +11,7 @@ use super::behind::Behind;
 use super::kept::Letter;
 use super::pile::Closed;
 use crate::machinery::clock::Clock;
+use crate::machinery::http1::Reply;
 use crate::sentry::upstream::{AnswerBody, NoAnswer};
 
 /// So many may be left behind at once. Beyond that they are lost, and counted.
@@ -77,7 +77,7 @@ impl<'a> Unanswered<'a> {
     }
 
     /// As [`Behind::ask`].
-    pub(super) async fn ask(&self) -> Option<Result<Response<AnswerBody>, NoAnswer>> {
+    pub(super) async fn ask(&self) -> Option<Result<Reply<AnswerBody>, NoAnswer>> {
         let (letter, body) = self.request.as_ref()?;
         self.behind.ask(letter, body.payload()).await
     }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
+
+use crate::machinery::http1::Fields;
 
 /// All of a request but its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +13,7 @@ pub(super) struct Letter {
     pub(super) method: Method,
     pub(super) uri: Uri,
     /// As they go on.
-    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
     /// The DSN's public key, or nothing.
     pub(super) key: Box<str>,
     /// By which name limits speak of what is in it; none twice.
@@ -43,10 +45,12 @@ impl Letter {
     }
 
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        let headers = self.fields.iter().map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
+        let headers = headers.collect::<Option<_>>()?;
         let head = Head {
             method: self.method.as_str(),
             target: self.uri.path_and_query()?.as_str(),
-            headers: self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+            headers,
             key: &self.key,
             categories: self.categories.iter().map(AsRef::as_ref).collect(),
         };
@@ -59,15 +63,15 @@ impl Letter {
             [FORM, rest @ ..] => postcard::from_bytes(rest).ok()?,
             _ => return None,
         };
-        let mut headers = HeaderMap::with_capacity(head.headers.len());
+        let mut fields = Fields::default();
         for (name, value) in head.headers {
             let (name, value) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
-            headers.try_append(name.ok()?, value.ok()?).ok()?;
+            fields.push(&name.ok()?, value.ok()?);
         }
         Some(Self {
             method: head.method.parse().ok()?,
             uri: head.target.parse().ok()?,
-            headers,
+            fields,
             key: head.key.into(),
             categories: head.categories.into_iter().map(|category| category.to_owned().into()).collect(),
         })
@@ -76,18 +80,19 @@ impl Letter {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_TYPE;
+
     use super::*;
 
     #[test]
     fn a_letter_comes_back_as_it_was_put_away() {
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_static("application/x-sentry-envelope"));
-        headers.append("x-twice", HeaderValue::from_static("a"));
-        headers.append("x-twice", HeaderValue::from_bytes(b"\xFF b").unwrap());
+        let twice = HeaderName::from_static("x-twice");
+        let headers =
+            [(CONTENT_TYPE, &b"application/x-sentry-envelope"[..]), (twice.clone(), b"a"), (twice, b"\xFF b")];
         let letter = Letter {
             method: Method::POST,
             uri: Uri::from_static("/api/7/envelope/?sentry_key=a%20b"),
-            headers,
+            fields: headers.into_iter().collect(),
             key: "abc".into(),
             categories: vec!["error".into(), "attachment".into()],
         };

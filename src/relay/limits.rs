@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::HeaderName;
 use http::header::RETRY_AFTER;
 
+use crate::machinery::http1::Fields;
 use crate::sentry::envelope::Category;
 
 /// The name of the header.
-pub const HEADER: &str = "x-sentry-rate-limits";
+pub const HEADER: HeaderName = HeaderName::from_static("x-sentry-rate-limits");
 
 /// Keys beyond this are not remembered: Sentry is asked, and says no itself.
 const MOST_KEYS: usize = 4_096;
@@ -47,10 +48,9 @@ pub(super) fn name(category: Category) -> &'static str {
 pub(super) struct Limits(HashMap<Box<str>, Vec<(Box<str>, Instant)>>);
 
 /// What an answer asks for. An empty category is all of them.
-pub(super) fn asked(is_429: bool, headers: &HeaderMap) -> Vec<(Box<str>, Duration)> {
+pub(super) fn asked(is_429: bool, told: &Fields) -> Vec<(Box<str>, Duration)> {
     let (mut asked, mut is_of_a_part) = (Vec::new(), false);
-    let lines = headers.get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
-    for limit in lines.flat_map(|line| line.split(',')).take(MOST_CATEGORIES) {
+    for limit in told.texts(&HEADER).flat_map(|line| line.split(',')).take(MOST_CATEGORIES) {
         let mut fields = limit.trim().split(':');
         let Some(seconds) = fields.next().and_then(|raw| raw.trim().parse::<f64>().ok()) else { continue };
         if !seconds.is_finite() || seconds <= 0.0 {
@@ -66,14 +66,14 @@ pub(super) fn asked(is_429: bool, headers: &HeaderMap) -> Vec<(Box<str>, Duratio
         }
     }
     if asked.is_empty() && is_429 && !is_of_a_part {
-        asked.push(("".into(), retry_after(headers).unwrap_or(USUAL).min(LONGEST)));
+        asked.push(("".into(), retry_after(told).unwrap_or(USUAL).min(LONGEST)));
     }
     asked
 }
 
 /// In seconds; a date is not read, which Sentry does not send.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+pub(super) fn retry_after(told: &Fields) -> Option<Duration> {
+    let seconds: f64 = told.texts(&RETRY_AFTER).next()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(seconds.ceil()).ok()
 }
 
@@ -146,8 +146,8 @@ mod tests {
     /// What was told, what is asked, after how many seconds, and for how many more it is held.
     type Case = (&'static [Told], &'static [&'static str], u64, Option<u64>);
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    fn headers(pairs: &[(&'static str, &str)]) -> Fields {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect()
     }
 
     fn held(limits: &[Told], categories: &[&str], after: u64) -> Option<u64> {
@@ -160,14 +160,18 @@ mod tests {
 
     #[test]
     fn limits_hold_for_their_categories_and_their_time() {
-        let some: &[Told] = &[(false, &[(HEADER, "60:error;transaction:key, 10:session:project:x")])];
+        let some: &[Told] = &[(false, &[("x-sentry-rate-limits", "60:error;transaction:key, 10:session:project:x")])];
         let all: &[Told] = &[(true, &[("retry-after", "7")])];
         let bare: &[Told] = &[(true, &[])];
         let odd: &[Told] = &[(
             false,
-            &[(HEADER, "NaN:error, -1:error, x:error, inf:error, 60:metric_bucket:o:r:custom"), ("retry-after", "9")],
+            &[
+                ("x-sentry-rate-limits", "NaN:error, -1:error, x:error, inf:error, 60:metric_bucket:o:r:custom"),
+                ("retry-after", "9"),
+            ],
         )];
-        let of_a_part: &[Told] = &[(true, &[(HEADER, "60:metric_bucket:o:r:custom"), ("retry-after", "60")])];
+        let of_a_part: &[Told] =
+            &[(true, &[("x-sentry-rate-limits", "60:metric_bucket:o:r:custom"), ("retry-after", "60")])];
         let table: [Case; 14] = [
             (of_a_part, &["error"], 0, None),
             (of_a_part, &["metric_bucket"], 0, None),

@@ -2,9 +2,12 @@
 
 use base64::Engine as _;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Uri};
+use http::{HeaderName, Uri};
 
+use crate::machinery::http1::Fields;
 use crate::sentry::envelope::Kind;
+
+const SENTRY_AUTH: HeaderName = HeaderName::from_static("x-sentry-auth");
 
 /// Where a request goes, as its own words have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn of(uri: &'a Uri, headers: &HeaderMap) -> Self {
+    pub(super) fn of(uri: &'a Uri, fields: &Fields) -> Self {
         let mut segments = uri.path().split('/').filter(|segment| !segment.is_empty()).skip(1);
         let project = segments.next().unwrap_or_default();
         let (door, further) = (segments.next().unwrap_or_default(), segments.next());
@@ -36,7 +39,7 @@ impl<'a> Target<'a> {
             _ => None,
         };
         let in_path = in_path.map(str::to_owned);
-        let key = in_header(headers).or_else(|| in_query(uri.query()?)).or(in_path);
+        let key = in_header(fields).or_else(|| in_query(uri.query()?)).or(in_path);
         Self { project, kind, door, key: key.filter(|key| is_key(key)) }
     }
 
@@ -75,9 +78,9 @@ fn is_key(key: &str) -> bool {
 }
 
 /// `X-Sentry-Auth: Sentry sentry_version=7, sentry_key=KEY, …`, the same as `Authorization`, or the user of `Basic`.
-fn in_header(headers: &HeaderMap) -> Option<String> {
-    for name in [http::HeaderName::from_static("x-sentry-auth"), AUTHORIZATION] {
-        let Some((scheme, rest)) = headers.get(name).and_then(|value| value.to_str().ok()?.split_once(' ')) else {
+fn in_header(fields: &Fields) -> Option<String> {
+    for name in [SENTRY_AUTH, AUTHORIZATION] {
+        let Some((scheme, rest)) = fields.texts(&name).next().and_then(|value| value.split_once(' ')) else {
             continue;
         };
         if scheme.eq_ignore_ascii_case("sentry") {
@@ -132,10 +135,7 @@ mod tests {
             ("/api/", None, "", None, None),
         ];
         for (uri, header, project, kind, key) in table {
-            let mut headers = HeaderMap::new();
-            if let Some((name, value)) = header {
-                headers.insert(name, value.parse().unwrap());
-            }
+            let headers = header.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
             let parsed: Uri = uri.parse().unwrap();
             let target = Target::of(&parsed, &headers);
             assert_eq!((target.project, target.kind, target.key.as_deref()), (project, kind, key), "{uri}");
@@ -155,7 +155,7 @@ mod tests {
         ];
         for (path, project, door) in table {
             let uri: Uri = path.parse().unwrap();
-            let target = Target::of(&uri, &HeaderMap::new());
+            let target = Target::of(&uri, &Fields::default());
             assert_eq!((target.project_number(), target.door_label()), (project, door), "{path}");
         }
     }

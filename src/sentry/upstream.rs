@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::Method;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority as HostAndPort, PathAndQuery, Scheme, Uri};
-use http::{HeaderMap, Method, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -33,7 +33,7 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use crate::machinery::crew;
-use crate::machinery::http1::{Extent, put_header};
+use crate::machinery::http1::{Extent, Fields, Reply, is_same, put_field};
 use line::{Fault, Head, Line, Outgoing};
 pub use payload::Payload;
 
@@ -200,7 +200,7 @@ impl Upstream {
         self.0.host.as_str()
     }
 
-    /// Sends a request to a path, and returns the answer's head as soon as it is there. Of the `headers` those that belong to
+    /// Sends a request to a path, and returns the answer's head as soon as it is there. Of the `fields` those that belong to
     /// the connection, and the body's length, are not for the caller to say.
     ///
     /// # Errors
@@ -212,19 +212,19 @@ impl Upstream {
         &self,
         method: &Method,
         target: &Uri,
-        headers: &HeaderMap,
+        fields: &Fields,
         payload: Payload,
-    ) -> Result<Response<AnswerBody>, NoAnswer> {
+    ) -> Result<Reply<AnswerBody>, NoAnswer> {
         let shared = &self.0;
         let patience = shared.way.patience(payload.size());
-        let request = Outgoing::new(shared.head(method, target, headers, payload.size()), payload, method);
+        let request = Outgoing::new(shared.head(method, target, fields, payload.size()), payload, method);
         // The connection, on which an answer may yet come, is closed with the attempt.
         tokio::time::timeout(patience, shared.ask(request)).await.unwrap_or(Err(NoAnswer::Timeout))
     }
 }
 
 impl Shared {
-    fn head(&self, method: &Method, target: &Uri, headers: &HeaderMap, bytes: u64) -> Vec<u8> {
+    fn head(&self, method: &Method, target: &Uri, fields: &Fields, bytes: u64) -> Vec<u8> {
         let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
         let joined = usize::try_from(bytes.min(line::JOINED)).unwrap_or_default();
         let mut head = Vec::with_capacity(1024 + joined);
@@ -232,9 +232,9 @@ impl Shared {
         for part in parts {
             head.extend_from_slice(part.as_bytes());
         }
-        for (name, value) in headers {
-            if !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION) {
-                put_header(&mut head, name, value);
+        for (name, value) in fields.iter() {
+            if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].iter().any(|ours| is_same(name, ours)) {
+                put_field(&mut head, name, value);
             }
         }
         if bytes > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
@@ -245,7 +245,7 @@ impl Shared {
         head
     }
 
-    async fn ask(self: &Arc<Self>, mut request: Outgoing) -> Result<Response<AnswerBody>, NoAnswer> {
+    async fn ask(self: &Arc<Self>, mut request: Outgoing) -> Result<Reply<AnswerBody>, NoAnswer> {
         while let Some(mut line) = self.kept().await {
             match line.exchange(&mut request).await {
                 // Sentry has closed it in this moment, and got nothing.
@@ -278,8 +278,8 @@ impl Shared {
         self: &Arc<Self>,
         mut line: Connection,
         exchanged: Result<Head, Fault>,
-    ) -> Result<Response<AnswerBody>, NoAnswer> {
-        let Head { status, headers, mut extent, is_kept } = exchanged.map_err(|fault| match fault {
+    ) -> Result<Reply<AnswerBody>, NoAnswer> {
+        let Head { status, fields, mut extent, is_kept } = exchanged.map_err(|fault| match fault {
             Fault::Broken(error) => NoAnswer::Broken(error),
             Fault::Unreadable => NoAnswer::Unreadable,
         })?;
@@ -292,10 +292,7 @@ impl Shared {
             let home = is_kept.then(|| self.clone());
             Coming::Read(Box::new(OnItsWay { line: Some(line), extent, home }))
         };
-        let mut response = Response::new(AnswerBody(body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
+        Ok(Reply { status, fields, body: AnswerBody(body) })
     }
 
     fn pool(&self) -> Option<MutexGuard<'_, Pool>> {

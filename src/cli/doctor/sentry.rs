@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::asking::PATIENCE;
 use super::finding::{Finding, Verdict};
 use crate::config::{Integration, Settings};
+use crate::machinery::http1::Fields;
 use crate::sentry::rest::{Fault, RemoteApi, RestSettings};
 use crate::sentry::upstream::{Payload, Upstream, Way};
 
@@ -59,13 +60,13 @@ async fn upstream(url: &Url, way: &Way) -> Finding {
         Ok(upstream) => upstream,
         Err(error) => return Finding::failed(check, error.to_string(), "mend `relay.upstream`"),
     };
-    let (target, headers) = (http::Uri::from_static("/api/0/"), http::HeaderMap::new());
-    match upstream.send(&http::Method::GET, &target, &headers, Payload::held([])).await {
-        Ok(response) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+    let target = http::Uri::from_static("/api/0/");
+    match upstream.send(&http::Method::GET, &target, &Fields::default(), Payload::held([])).await {
+        Ok(response) if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             Finding::failed(check, "the proxy wants to know who asks", "put user and password into `relay.proxy`")
         }
-        Ok(response) if response.status().is_server_error() => {
-            Finding::failed(check, format!("{url} answered {}", response.status()), "try again later")
+        Ok(response) if response.status.is_server_error() => {
+            Finding::failed(check, format!("{url} answered {}", response.status), "try again later")
         }
         Ok(_) => Finding::ok(check, format!("{url} is there")),
         Err(error) => Finding::failed(

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Uri};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -24,7 +24,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Extent, LONGEST_HEAD, Next, SLICES, advance, is_kept, poll_write, put_header};
+use super::{Extent, Fields, LONGEST_HEAD, Next, Reply, SLICES, advance, is_kept, is_same, poll_write, put_field};
 use crate::machinery::clock::Clock;
 
 const MOST_HEADERS: usize = 64;
@@ -51,25 +51,29 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Peer {
     pub address: SocketAddr,
     /// The address without the port, an IPv4 one as such, as headers name it.
-    pub name: HeaderValue,
+    pub name: String,
 }
 
 impl Peer {
     fn new(address: SocketAddr) -> Self {
-        let name = HeaderValue::try_from(address.ip().to_canonical().to_string());
-        Self { address, name: name.unwrap_or(HeaderValue::from_static("unknown")) }
+        Self { address, name: address.ip().to_canonical().to_string() }
     }
+}
+
+/// A request whose body has not been read.
+#[derive(Debug)]
+pub struct Request<'a, 's> {
+    pub method: Method,
+    pub target: Uri,
+    pub fields: Fields,
+    pub body: Incoming<'a, 's>,
 }
 
 /// Answers requests.
 pub trait Responder: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin;
 
-    fn respond(
-        &self,
-        request: Request<Incoming<'_, '_>>,
-        peer: &Peer,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    fn respond(&self, request: Request<'_, '_>, peer: &Peer) -> impl Future<Output = Reply<Self::Body>> + Send;
 }
 
 /// Until either side has had enough, or it is time to stop; what has begun by then comes to its end. `head_time` is from
@@ -97,15 +101,15 @@ pub(in crate::machinery) async fn serve(
                 return linger(&mut reader, &mut writer).await;
             }
         };
-        let Head { request, mut extent, is_old, is_kept } = head;
-        let manner = Manner { is_old, is_bare: request.method() == Method::HEAD };
-        let is_awaited = !is_old && request.headers().get(EXPECT).is_some_and(is_continue);
+        let Head { method, target, fields, mut extent, is_old, is_kept } = head;
+        let manner = Manner { is_old, is_bare: method == Method::HEAD };
+        let is_awaited = !is_old && fields.get(&EXPECT).is_some_and(is_continue);
         let has_come = AtomicBool::new(extent.is_over());
         let answer = {
             let gathering = Gathering::of(extent.left());
             let (reader, read, extent, has_come) = (&mut reader, &mut read, &mut extent, &has_come);
             let body = Incoming { reader, read, extent, has_come, is_awaited, gathering, room: ROOM };
-            let mut answering = pin!(responder.respond(request.map(|()| body), &peer));
+            let mut answering = pin!(responder.respond(Request { method, target, fields, body }, &peer));
             let answered = poll_fn(|context| match answering.as_mut().poll(context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 // Until the body has come, it is that which sees the end.
@@ -147,8 +151,8 @@ async fn linger(reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Re
     Ok(())
 }
 
-fn is_continue(value: &HeaderValue) -> bool {
-    value.as_bytes().eq_ignore_ascii_case(b"100-continue")
+fn is_continue(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"100-continue")
 }
 
 /// What comes early of a next request is no end.
@@ -192,17 +196,19 @@ impl<S: Future<Output = ()>> Awaiting<'_, S> {
                     taken => return Poll::Ready(Ok(taken)),
                 }
                 if read.is_empty() && reader.as_ref().poll_read_ready(context)?.is_pending() {
-                    // Nobody knows how long that will last.
-                    *read = BytesMut::new();
-                    if self.stop.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(Ok(Ok(None)));
-                    }
                     break;
                 }
                 match poll_fill(reader, read, ROOM, context)? {
                     Poll::Ready(0) => return Poll::Ready(Ok(Ok(None))),
                     Poll::Ready(_) => {}
                     Poll::Pending => break,
+                }
+            }
+            if read.is_empty() {
+                // Nobody knows how long that will last.
+                *read = BytesMut::new();
+                if self.stop.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ok(Ok(None)));
                 }
             }
             while self.timer.as_mut().poll(context).is_ready() {
@@ -219,7 +225,9 @@ impl<S: Future<Output = ()>> Awaiting<'_, S> {
 
 /// All of a request but its body.
 struct Head {
-    request: Request<()>,
+    method: Method,
+    target: Uri,
+    fields: Fields,
     extent: Extent,
     /// Older than HTTP/1.1.
     is_old: bool,
@@ -242,36 +250,22 @@ impl Head {
             }
             Err(_) => return Err(StatusCode::BAD_REQUEST),
         };
-        let request = Self::read(&head, read.get(..length).unwrap_or_default()).ok_or(StatusCode::BAD_REQUEST)?;
+        let head = Self::read(&head, read.get(..length).unwrap_or_default()).ok_or(StatusCode::BAD_REQUEST)?;
         read.advance(length);
-        Ok(Some(request))
+        Ok(Some(head))
     }
 
-    /// All values are parts of one copy of the `text`.
     fn read(head: &httparse::Request<'_, '_>, text: &[u8]) -> Option<Self> {
-        let copy = Bytes::copy_from_slice(text);
-        let part = |part: &[u8]| {
-            let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
-            let end = start.checked_add(part.len()).filter(|end| *end <= copy.len())?;
-            Some(copy.slice(start..end))
-        };
         let is_old = head.version? == 0;
-        let mut headers = HeaderMap::with_capacity(head.headers.len() + 2);
-        for header in &*head.headers {
-            let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-            headers.append(name, HeaderValue::from_maybe_shared(part(header.value)?).ok()?);
-        }
-        let extent = Extent::told(&headers).ok()?.unwrap_or(Extent::Length(0));
+        let fields = Fields::read(text, head.headers)?;
+        let extent = Extent::told(&fields).ok()?.unwrap_or(Extent::Length(0));
         if is_old && matches!(extent, Extent::Chunked(_)) {
             return None;
         }
-        let is_kept = is_kept(&headers, is_old);
-        let mut request = Request::new(());
-        *request.method_mut() = Method::from_bytes(head.method?.as_bytes()).ok()?;
-        *request.uri_mut() = Uri::from_maybe_shared(part(head.path?.as_bytes())?).ok()?;
-        *request.version_mut() = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
-        *request.headers_mut() = headers;
-        Some(Self { request, extent, is_old, is_kept })
+        let method = Method::from_bytes(head.method?.as_bytes()).ok()?;
+        let target = head.path?.parse().ok()?;
+        let is_kept = is_kept(&fields, is_old);
+        Some(Self { method, target, fields, extent, is_old, is_kept })
     }
 }
 
@@ -384,12 +378,12 @@ enum Framing {
     UntilClosed,
 }
 
-async fn write<B>(writer: &mut WriteHalf<'_>, answer: Response<B>, manner: Manner, is_last: bool) -> io::Result<()>
+async fn write<B>(writer: &mut WriteHalf<'_>, answer: Reply<B>, manner: Manner, is_last: bool) -> io::Result<()>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    let (parts, mut body) = answer.into_parts();
-    let is_bare = manner.is_bare || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let Reply { status, fields, mut body } = answer;
+    let is_bare = manner.is_bare || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let framing = match body.size_hint().exact() {
         _ if is_bare => Framing::Bare,
         Some(bytes) => Framing::Length(bytes),
@@ -397,7 +391,7 @@ where
         None => Framing::Chunked,
     };
     let mut queue = Queue::default();
-    let mut head = head(parts.status, &parts.headers, framing, manner, is_last);
+    let mut head = head(status, &fields, framing, manner, is_last);
     // What is not there yet is asked for once more below.
     if matches!(framing, Framing::Length(1..=JOINED))
         && let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
@@ -436,24 +430,22 @@ where
     .await
 }
 
-fn head(status: StatusCode, headers: &HeaderMap, framing: Framing, manner: Manner, is_last: bool) -> Vec<u8> {
+fn head(status: StatusCode, fields: &Fields, framing: Framing, manner: Manner, is_last: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(512);
     let reason = status.canonical_reason().unwrap_or_default();
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in headers {
-        let is_ours = match *name {
-            CONTENT_LENGTH => framing != Framing::Bare,
-            CONNECTION | TRANSFER_ENCODING => true,
-            _ => false,
-        };
+    for (name, value) in fields.iter() {
+        let is_ours = is_same(name, &CONNECTION)
+            || is_same(name, &TRANSFER_ENCODING)
+            || (framing != Framing::Bare && is_same(name, &CONTENT_LENGTH));
         if !is_ours {
-            put_header(&mut head, name, value);
+            put_field(&mut head, name, value);
         }
     }
-    if !headers.contains_key(DATE) {
-        with_date(|date| put_header(&mut head, &DATE, date));
+    if !fields.contains(&DATE) {
+        with_date(|date| put_field(&mut head, b"date", date.as_bytes()));
     }
     match framing {
         Framing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -473,16 +465,15 @@ fn head(status: StatusCode, headers: &HeaderMap, framing: Framing, manner: Manne
 }
 
 /// As RFC 9110 has it, made once a second.
-fn with_date(put: impl FnOnce(&HeaderValue)) {
+fn with_date(put: impl FnOnce(&str)) {
     thread_local! {
-        static TOLD: RefCell<(i64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+        static TOLD: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
     }
     let now = Clock::system().now().as_millis() / 1_000;
     TOLD.with_borrow_mut(|(second, text)| {
         if *second != now {
             let date = chrono::DateTime::from_timestamp(now, 0).unwrap_or_default();
-            let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-            (*second, *text) = (now, HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")));
+            (*second, *text) = (now, date.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
         }
         put(text);
     });

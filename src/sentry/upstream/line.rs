@@ -8,12 +8,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::payload::Payload;
-use crate::machinery::http1::{Extent, LONGEST_HEAD, Next, invalid, is_kept, poll_write};
+use crate::machinery::http1::{Extent, Fields, LONGEST_HEAD, Next, invalid, is_kept, poll_write};
 
 /// Nearly every answer has room in this, in bytes.
 const ROOM: usize = 4 << 10;
@@ -53,7 +53,7 @@ pub(super) enum Fault {
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
     pub(super) extent: Extent,
     /// Whether the line may be asked again, once all of the body has been read.
     pub(super) is_kept: bool,
@@ -212,31 +212,25 @@ impl Head {
                 continue;
             }
             let is_old = response.version == Some(0);
-            let mut headers = HeaderMap::with_capacity(response.headers.len());
-            for header in &*response.headers {
-                let name = HeaderName::from_bytes(header.name.as_bytes());
-                let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(header.value)) else {
-                    return Err(invalid("its answer has a header that is none"));
-                };
-                headers.append(name, value);
-            }
+            let fields = Fields::read(read.get(..length).unwrap_or_default(), response.headers);
+            let mut fields = fields.ok_or_else(|| invalid("its answer has a header that is none"))?;
             read.advance(length);
             // Chunks count, and who else reads this may have seen another end.
-            let is_twofold = headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some();
-            let extent = extent(&headers, status, is_head_asked)?;
-            let is_kept = !is_twofold && is_kept(&headers, is_old) && extent != Extent::UntilClosed;
-            return Ok(Some(Self { status, headers, extent, is_kept }));
+            let is_twofold = fields.contains(&TRANSFER_ENCODING) && fields.remove(&CONTENT_LENGTH);
+            let extent = extent(&fields, status, is_head_asked)?;
+            let is_kept = !is_twofold && is_kept(&fields, is_old) && extent != Extent::UntilClosed;
+            return Ok(Some(Self { status, fields, extent, is_kept }));
         }
         Ok(None)
     }
 }
 
 /// RFC 9112, 6.3.
-fn extent(headers: &HeaderMap, status: StatusCode, is_head_asked: bool) -> io::Result<Extent> {
+fn extent(fields: &Fields, status: StatusCode, is_head_asked: bool) -> io::Result<Extent> {
     if is_head_asked || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Ok(Extent::Length(0));
     }
-    Ok(Extent::told(headers)?.unwrap_or(Extent::UntilClosed))
+    Ok(Extent::told(fields)?.unwrap_or(Extent::UntilClosed))
 }
 
 #[cfg(test)]

@@ -29,25 +29,25 @@ impl Body for Said {
 impl Responder for Echo {
     type Body = Said;
 
-    async fn respond(&self, request: Request<Incoming<'_, '_>>, peer: &Peer) -> Response<Said> {
+    async fn respond(&self, request: Request<'_, '_>, peer: &Peer) -> Reply<Said> {
         assert!(peer.address.ip().is_loopback());
         assert_eq!(peer.name, "127.0.0.1");
-        let (parts, body) = request.into_parts();
-        if parts.uri.path() == "/unread" {
-            return Response::new(Said(Some(Bytes::from_static(b"no")), true));
+        let Request { method, target, body, .. } = request;
+        if target.path() == "/unread" {
+            return Reply::new(Said(Some(Bytes::from_static(b"no")), true));
         }
         let text = match body.collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => error.to_string().into(),
         };
-        if parts.uri.path() == "/waits" {
+        if target.path() == "/waits" {
             let _held = self.waits.lock().unwrap().take();
             std::future::pending::<()>().await;
         }
-        let text = [parts.method.as_str().as_bytes(), b" ", &text].concat();
-        let mut response = Response::new(Said(Some(text.into()), parts.uri.path() != "/chunked"));
-        response.headers_mut().insert(DATE, HeaderValue::from_static("now"));
-        response
+        let text = [method.as_str().as_bytes(), b" ", &text].concat();
+        let mut reply = Reply::new(Said(Some(text.into()), target.path() != "/chunked"));
+        reply.fields.push(&DATE, "now");
+        reply
     }
 }
 

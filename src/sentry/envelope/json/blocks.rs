@@ -20,14 +20,12 @@ pub(super) struct Block {
 impl Block {
     /// Of the first bytes; what there is no more of is white space.
     pub(super) fn first(bytes: &[u8]) -> Self {
-        match bytes.first_chunk() {
-            Some(block) => Self::of(block),
-            None => {
-                let mut block = [b' '; SIZE];
-                block.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
-                Self::of(&block)
-            }
+        if let Some(block) = bytes.first_chunk() {
+            return Self::of(block);
         }
+        let mut block = [b' '; SIZE];
+        block.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        Self::of(&block)
     }
 
     fn of(block: &[u8; SIZE]) -> Self {
@@ -48,7 +46,7 @@ impl Block {
 }
 
 /// The brackets of a block that are in no string.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Brackets {
     opening: u64,
     all: u64,
