@@ -210,9 +210,12 @@ impl Delivery {
 
     /// Whether it is the request's own fault: then others pass it, until its time is over.
     fn stumbled(&mut self, place: Place, reason: &str) {
+        // It was not sent.
+        if matches!(reason, "unreachable" | "not_asked") {
+            return;
+        }
         let works = self.behind.works.load(Ordering::Relaxed);
-        let is_answered = reason == "status";
-        if is_answered && !self.in_doubt.is_empty() {
+        if !self.in_doubt.is_empty() {
             // It was tried in another's place, and tells no more than that one did.
             self.doubt(place);
             return;
@@ -221,12 +224,12 @@ impl Delivery {
         let mut stumble = before.unwrap_or(Stumble { number: place.number, times: 0, works });
         stumble.times += 1;
         let others_pass = works > stumble.works;
-        if is_answered && stumble.times >= PATIENCE && others_pass && self.put_off.len() < MOST_HOLDS {
+        if stumble.times >= PATIENCE && others_pass && self.put_off.len() < MOST_HOLDS {
             self.put_off.insert(place.number, Instant::now() + LONGEST_RETRY_AFTER);
             self.failures = 0;
             return;
         }
-        if is_answered && stumble.times >= DOUBT && !others_pass {
+        if stumble.times >= DOUBT && !others_pass {
             self.doubt(place);
         }
         self.stumble = Some(stumble);

@@ -62,13 +62,20 @@ impl Reply {
 struct Ingestion {
     recorded: mpsc::Sender<Recorded>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
-    poison: Arc<Mutex<Option<&'static str>>>,
+    poison: Arc<Mutex<Option<Poison>>>,
+}
+
+/// What has this in it is answered with a 500, or breaks the connection.
+#[derive(Clone, Copy)]
+struct Poison {
+    word: &'static str,
+    is_broken_off: bool,
 }
 
 pub struct Ingest {
     pub address: SocketAddr,
     replies: Arc<Mutex<VecDeque<Reply>>>,
-    poison: Arc<Mutex<Option<&'static str>>>,
+    poison: Arc<Mutex<Option<Poison>>>,
     recorded: tokio::sync::Mutex<mpsc::Receiver<Recorded>>,
 }
 
@@ -81,7 +88,7 @@ impl Ingest {
         let address = listener.local_addr().unwrap();
         let (sender, recorded) = mpsc::channel(100_000);
         let replies = Arc::<Mutex<VecDeque<Reply>>>::default();
-        let poison = Arc::<Mutex<Option<&'static str>>>::default();
+        let poison = Arc::<Mutex<Option<Poison>>>::default();
         let state = Ingestion { recorded: sender, replies: replies.clone(), poison: poison.clone() };
         let router = Router::new().fallback(take).with_state(state);
         #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
@@ -101,7 +108,12 @@ impl Ingest {
 
     /// What has this in it is answered with a 500 from now on.
     pub fn choke_on(&self, word: &'static str) {
-        *self.poison.lock().unwrap() = Some(word);
+        *self.poison.lock().unwrap() = Some(Poison { word, is_broken_off: false });
+    }
+
+    /// What has this in it gets no answer from now on: its connection is closed.
+    pub fn break_on(&self, word: &'static str) {
+        *self.poison.lock().unwrap() = Some(Poison { word, is_broken_off: true });
     }
 
     pub async fn next(&self) -> Recorded {
@@ -130,10 +142,15 @@ async fn take(State(ingestion): State<Ingestion>, request: Request) -> Response 
     let target = parts.uri.path_and_query().unwrap().to_string();
     let recorded = Recorded { method: parts.method, target, headers: parts.headers, body: body.to_vec() };
     let poison = *ingestion.poison.lock().unwrap();
-    let is_poison = poison.is_some_and(|word| recorded.text_of_head().contains(word));
+    let poison = poison.filter(|poison| recorded.text_of_head().contains(poison.word));
     ingestion.recorded.send(recorded).await.unwrap();
-    if is_poison {
-        return Response::builder().status(500).body(Body::empty()).unwrap();
+    match poison {
+        None => {}
+        Some(Poison { is_broken_off: false, .. }) => {
+            return Response::builder().status(500).body(Body::empty()).unwrap();
+        }
+        // It ends the task of the connection, without a word.
+        Some(Poison { is_broken_off: true, .. }) => std::panic::resume_unwind(Box::new("it breaks off")),
     }
     let reply = ingestion.replies.lock().unwrap().pop_front().unwrap_or(Reply::new(200, r#"{"id":"of upstream"}"#));
     let mut response = Response::builder().status(reply.status);

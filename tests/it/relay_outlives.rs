@@ -291,8 +291,19 @@ async fn a_large_upload_is_kept_whole_by_way_of_the_disk() {
 #[tokio::test]
 async fn what_sentry_chokes_on_lets_others_pass() {
     let sentry = Ingest::spawn().await;
-    let world = World::with(&sentry.settings("")).await;
     sentry.choke_on("poison");
+    lets_others_pass(&sentry).await;
+}
+
+#[tokio::test]
+async fn what_breaks_the_connection_each_time_lets_others_pass() {
+    let sentry = Ingest::spawn().await;
+    sentry.break_on("poison");
+    lets_others_pass(&sentry).await;
+}
+
+async fn lets_others_pass(sentry: &Ingest) {
+    let world = World::with(&sentry.settings("")).await;
     assert_eq!(post(&world, event("poison")).await.status(), 200);
     sentry.reply(Reply::new(500, ""));
     assert_eq!(post(&world, event("sound")).await.status(), 200);
@@ -316,12 +327,23 @@ async fn what_sentry_chokes_on_lets_others_pass() {
     world.finish().await;
 }
 
-/// Nothing else comes in that could show that Sentry is well.
 #[tokio::test]
 async fn what_sentry_chokes_on_is_in_nobodys_way_while_all_is_quiet() {
     let sentry = Ingest::spawn().await;
-    let world = World::with(&sentry.settings("")).await;
     sentry.choke_on("poison");
+    is_in_nobodys_way(&sentry).await;
+}
+
+#[tokio::test]
+async fn what_breaks_the_connection_each_time_is_in_nobodys_way_while_all_is_quiet() {
+    let sentry = Ingest::spawn().await;
+    sentry.break_on("poison");
+    is_in_nobodys_way(&sentry).await;
+}
+
+/// Nothing else comes in that could show that Sentry is well.
+async fn is_in_nobodys_way(sentry: &Ingest) {
+    let world = World::with(&sentry.settings("")).await;
     for message in ["poison", "poison too"] {
         assert_eq!(post(&world, event(message)).await.status(), 200);
     }
