@@ -240,6 +240,12 @@ impl Stage {
 
     fn decode(&mut self, cap: Cap) -> Result<Option<Bytes>, DecodeError> {
         while !self.input.is_empty() || self.is_pending {
+            if self.codec.is_none()
+                && self.coding == Coding::Brotli
+                && self.input.first().copied().is_some_and(is_large_window)
+            {
+                return Err(DecodeError::Malformed);
+            }
             let Some(codec) = codec(&mut self.codec, self.coding, &self.input) else { return Ok(None) };
             if self.is_ended && !self.input.is_empty() {
                 if !self.coding.may_follow_itself() {
@@ -333,6 +339,11 @@ fn codec<'a>(
 /// Whether these bytes begin a zlib stream: deflate, a window of 32 KiB at most, a sum that comes out even (RFC 1950).
 fn is_zlib(first: u8, second: u8) -> bool {
     first & 0x0F == 8 && first >> 4 <= 7 && u16::from_be_bytes([first, second]).is_multiple_of(31)
+}
+
+/// Whether it begins what the decoder takes besides brotli: a window of up to 1 GiB. RFC 7932 has no such first byte.
+fn is_large_window(first: u8) -> bool {
+    first & 0x7F == 0x11
 }
 
 impl Coding {
@@ -501,6 +512,15 @@ mod tests {
         assert_eq!(whole("zstd", &frame), Err(DecodeError::Malformed));
         let frame = [0x28, 0xB5, 0x2F, 0xFD, 0x00, 13 << 3, 0x01, 0x00, 0x00];
         assert_eq!(whole("zstd", &frame).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_window_beyond_what_brotli_has_is_refused() {
+        // A window of 1 GiB, and nothing in it.
+        let body = [0x11, 0xC0 | 0x1E];
+        assert_eq!(whole("br", &body), Err(DecodeError::Malformed));
+        // One of 16 MiB, the largest that brotli has.
+        assert_eq!(whole("br", &[0x0F | 0x30]).unwrap(), b"");
     }
 
     proptest! {
