@@ -74,6 +74,7 @@ pub struct Plan {
     pub tags: TagChoice,
     /// As received, in bytes.
     pub max_body_bytes: u64,
+    /// Of one upstream; as much again for all bodies on their way that do not fit into memory.
     pub spool_max_bytes: u64,
     pub spool_max_age: Duration,
 }
@@ -217,7 +218,7 @@ impl Relay {
             routes: plan.routes.clone(),
             senders,
             max_body_bytes: plan.max_body_bytes,
-            room: Room::new(directory),
+            room: Room::new(directory, plan.spool_max_bytes),
             clock,
             tally,
             left,

@@ -10,10 +10,10 @@ use hyper::body::Body;
 use tokio::time::Instant;
 
 use super::Refusal;
-use super::pile::{Closed, Pile, Room};
+use super::pile::{Closed, Pile, Room, Share};
 use super::target::Target;
 use crate::machinery::http1::Fields;
-use crate::sentry::encoding::{Codings, DecodeError, DecodeLimits, Decoder};
+use crate::sentry::encoding::{Codings, DecodeLimits, Decoder};
 use crate::sentry::envelope::{Report, Splicer, Tags};
 
 /// For a body of any size, …
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SLOWEST: u64 = 16 << 10;
 /// Of so much nothing may show before all of it has come.
 const AT_ONCE: u64 = 128 << 10;
+/// Why nobody looked into a body, as a metric's label: decoding it would take memory that others have.
+pub(super) const NO_ROOM: &str = "no_room";
 
 /// A body that has come whole.
 pub(super) struct Taken {
@@ -55,6 +57,8 @@ struct Inner {
     splicer: Splicer,
     spliced: Pile,
     last: Bytes,
+    /// Of what decoder and splicer hold, and the last piece.
+    share: Share,
 }
 
 impl Intake {
@@ -69,6 +73,7 @@ impl Intake {
             splicer: Splicer::new(kind, tags.clone()),
             spliced: Pile::new(room),
             last: Bytes::new(),
+            share: room.share(),
         });
         let is_raw = inner.as_ref().is_none_or(|inner| inner.decoder.is_some());
         Self {
@@ -119,22 +124,25 @@ impl Intake {
                 decoder.push(chunk);
                 loop {
                     let Some(decoder) = &mut inner.decoder else { return Ok(()) };
-                    match decoder.next() {
-                        Ok(Some(piece)) => inner.step(piece, &mut self.ready).await?,
-                        Ok(None) => return Ok(()),
-                        Err(error) => {
-                            self.give_up(error);
-                            return Ok(());
+                    let reason = match decoder.next() {
+                        Ok(Some(piece)) => {
+                            inner.step(piece, &mut self.ready).await?;
+                            continue;
                         }
-                    }
+                        Ok(None) if inner.has_room() => return Ok(()),
+                        Ok(None) => NO_ROOM,
+                        Err(error) => error.reason(),
+                    };
+                    self.give_up(reason);
+                    return Ok(());
                 }
             }
         }
     }
 
     /// It goes on as it came.
-    fn give_up(&mut self, error: DecodeError) {
-        self.undecodable = Some(error.reason());
+    fn give_up(&mut self, reason: &'static str) {
+        self.undecodable = Some(reason);
         self.inner = None;
     }
 
@@ -143,7 +151,7 @@ impl Intake {
     pub(super) async fn finish(mut self) -> Result<Taken, Refusal> {
         let ended = self.inner.as_mut().and_then(|inner| inner.decoder.take()).map(Decoder::finish);
         if let Some(Err(error)) = ended {
-            self.give_up(error);
+            self.give_up(error.reason());
         }
         self.settle().await.map_err(|error| {
             tracing::warn!(%error, "a large body cannot be written to disk");
@@ -154,12 +162,13 @@ impl Intake {
     async fn settle(self) -> std::io::Result<Taken> {
         let Self { raw, inner, undecodable, wants_key, mut ready, .. } = self;
         let (mut report, mut key, mut spliced) = (None, None, None);
-        if let Some(Inner { mut splicer, spliced: mut pile, mut last, .. }) = inner {
+        if let Some(Inner { mut splicer, spliced: mut pile, mut last, share, .. }) = inner {
             if wants_key {
                 splicer.push(std::mem::take(&mut last), &mut ready);
                 key = splicer.dsn().map(|dsn| dsn.public_key.clone());
             }
             report = Some(splicer.finish(last, &mut ready));
+            drop(share);
             for piece in ready.drain(..) {
                 pile.push(piece).await?;
             }
@@ -178,6 +187,12 @@ impl Intake {
 }
 
 impl Inner {
+    /// Takes as large a share as it holds now, if there is one.
+    fn has_room(&mut self) -> bool {
+        let decoder = self.decoder.as_ref().map_or(0, Decoder::held);
+        self.share.covers(decoder + self.splicer.held() + self.last.len())
+    }
+
     /// What came last stays out until more comes: a body that is one piece is spliced without a copy.
     async fn step(&mut self, piece: Bytes, ready: &mut Vec<Bytes>) -> std::io::Result<()> {
         let before = std::mem::replace(&mut self.last, piece);
@@ -185,9 +200,106 @@ impl Inner {
             return Ok(());
         }
         self.splicer.push(before, ready);
+        if !self.has_room() {
+            // A pile can go to disk, and what is held here cannot.
+            self.splicer.push(std::mem::take(&mut self.last), ready);
+            if !self.has_room() {
+                self.splicer.let_go(ready);
+                self.has_room();
+            }
+        }
         for piece in ready.drain(..) {
             self.spliced.push(piece).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use futures_util::TryStreamExt as _;
+    use http::Uri;
+
+    use super::super::pile::FREE;
+    use super::*;
+    use crate::machinery::blocks::blocks;
+    use crate::machinery::spool;
+    use crate::sentry::envelope::{Category, Item, Outcome, PassedBecause};
+
+    const MANY: usize = 20;
+    const BOUND: usize = 4 << 20;
+
+    async fn whole(body: spool::Body) -> Vec<u8> {
+        match body {
+            spool::Body::Held(pieces) => pieces.concat(),
+            spool::Body::File(file, bytes) => {
+                blocks(file, 0..bytes).map_ok(|block| block.to_vec()).try_concat().await.unwrap()
+            }
+        }
+    }
+
+    /// Many that send the `first` part of a body, and when all have, the `rest`.
+    async fn stall(coding: &'static str, first: &[u8], rest: &[u8]) {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Room::of(directory.path().to_owned(), BOUND, 1 << 30);
+        let uri = Uri::from_static("/api/7/envelope/?sentry_key=abc");
+        let fields: Fields = [(CONTENT_ENCODING, coding)].into_iter().collect();
+        let target = Target::of(&uri, &fields);
+        let tags = Arc::new(Tags::new([("pod_name", "web-1")]));
+        let mut stalled = Vec::new();
+        for _ in 0..MANY {
+            let mut intake = Intake::new(&target, &fields, &tags, 8 << 20, &room);
+            for piece in first.chunks(64 << 10) {
+                intake.push(Bytes::copy_from_slice(piece)).await.unwrap();
+            }
+            stalled.push(intake);
+        }
+        let holds = |intake: &Intake| {
+            let inner = intake.inner.as_ref();
+            inner.map_or(0, |inner| {
+                inner.splicer.held() + inner.last.len() + inner.decoder.as_ref().map_or(0, Decoder::held)
+            })
+        };
+        let held: usize = stalled.iter().map(holds).sum();
+        assert!((BOUND / 2..=BOUND + MANY * FREE).contains(&held), "{held} {coding}");
+        let (mut tagged, mut passed) = (0, 0);
+        for mut intake in stalled {
+            intake.push(Bytes::copy_from_slice(rest)).await.unwrap();
+            let taken = intake.finish().await.unwrap();
+            let body = whole(taken.body.body()).await;
+            let of = |outcome| Item { category: Category::Event, level: None, outcome };
+            let no_room = of(Outcome::Passed(PassedBecause::NoRoom));
+            let is_passed =
+                taken.report.is_none_or(|report| report.items.contains_key(&no_room)) || taken.undecodable.is_some();
+            if is_passed {
+                assert!(body == [first, rest].concat(), "a byte has changed");
+                passed += 1;
+            } else {
+                assert!(String::from_utf8(body).unwrap().contains(r#""tags":{"pod_name":"web-1"}"#));
+                tagged += 1;
+            }
+        }
+        assert!(tagged > 0 && passed > MANY / 2, "{tagged} {passed} {coding}");
+        assert_eq!(room.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn however_many_stall_within_an_event_they_hold_no_more_than_there_is_room_for() {
+        let payload = [b"{\"a\":\"" as &[u8], &vec![b'a'; 1_040_000], b"\"}"].concat();
+        let header = format!("{{}}\n{{\"type\":\"event\",\"length\":{}}}\n", payload.len());
+        let body = [header.as_bytes(), &payload].concat();
+        let (first, rest) = body.split_at(body.len() - 10);
+        stall("identity", first, rest).await;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(first).unwrap();
+        encoder.flush().unwrap();
+        let flushed = encoder.get_ref().len();
+        encoder.write_all(rest).unwrap();
+        let whole = encoder.finish().unwrap();
+        stall("gzip", &whole[..flushed], &whole[flushed..]).await;
     }
 }

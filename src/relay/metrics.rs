@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::intake::NO_ROOM;
 use super::target::{DOORS, NO_DOOR};
 use crate::domain::pod::{Attribution, Unattributable};
 use crate::machinery::spool::Held;
@@ -149,7 +150,7 @@ impl RelayMetrics {
         for reason in Unattributable::ALL {
             drop(new.unattributed.get_or_create(&Because { reason: reason.as_str() }));
         }
-        for reason in ["unknown_coding", "malformed", "truncated", "too_large", "bomb"] {
+        for reason in ["unknown_coding", "malformed", "truncated", "too_large", "bomb", NO_ROOM] {
             drop(new.passed.get_or_create(&Because { reason }));
         }
         drop(new.refused.get_or_create(&Because { reason: "not_kept" }));

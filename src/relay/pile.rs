@@ -16,7 +16,7 @@ use crate::sentry::upstream::Payload;
 /// More of one body than this goes to a file.
 const MOST_HELD: usize = 1 << 20;
 /// So much of each body is held without asking: it is what the connection has read already.
-const FREE: usize = 16 << 10;
+pub(super) const FREE: usize = 16 << 10;
 /// Of all bodies at once, beyond that.
 const MOST_OF_ALL: usize = 64 << 20;
 /// Smaller pieces are copied together: each of them may hold on to a buffer much larger than itself.
@@ -31,20 +31,39 @@ pub(super) struct Room(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     held: AtomicUsize,
+    most_held: usize,
+    /// Of the drafts, in bytes.
+    written: AtomicU64,
+    most_written: u64,
     drafts: PathBuf,
     next: AtomicU64,
 }
 
 impl Room {
-    /// Drafts that a process left behind which was killed are removed. Blocks.
-    pub(super) fn new(drafts: PathBuf) -> Self {
+    /// For drafts of so many bytes in all. Those that a process left behind which was killed are removed. Blocks.
+    pub(super) fn new(drafts: PathBuf, most_written: u64) -> Self {
         let left = drafts.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
         for draft in left.filter(|path| path.extension().is_some_and(|extension| extension == "draft")) {
             if let Err(error) = std::fs::remove_file(&draft) {
                 tracing::warn!(draft = %draft.display(), %error, "a draft that was left behind cannot be removed");
             }
         }
-        Self(Arc::new(Shared { held: AtomicUsize::new(0), drafts, next: AtomicU64::new(0) }))
+        Self::of(drafts, MOST_OF_ALL, most_written)
+    }
+
+    pub(super) fn of(drafts: PathBuf, most_held: usize, most_written: u64) -> Self {
+        let (held, written, next) = Default::default();
+        Self(Arc::new(Shared { held, most_held, written, most_written, drafts, next }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// Of no size yet.
+    pub(super) fn share(&self) -> Share {
+        Share { room: self.clone(), bytes: 0, written: 0 }
     }
 
     /// A file that is gone with its last user.
@@ -58,22 +77,39 @@ impl Room {
     }
 }
 
-/// A share of the memory; given back when dropped.
+/// A share of the memory, and of the disk; given back when dropped.
 #[derive(Debug)]
-struct Share {
+pub(super) struct Share {
     room: Room,
     bytes: usize,
+    written: u64,
 }
 
 impl Share {
-    fn grow(&mut self, bytes: usize) -> bool {
-        let held = &self.room.0.held;
-        if held.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_OF_ALL {
-            held.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
+    /// Makes it as large as is needed to hold so much, or smaller. Returns `false`, and leaves it as it is, when there is no room.
+    pub(super) fn covers(&mut self, bytes: usize) -> bool {
+        let wanted = bytes.saturating_sub(FREE).next_multiple_of(FREE);
+        let Shared { held, most_held, .. } = &*self.room.0;
+        if let Some(more @ 1..) = wanted.checked_sub(self.bytes) {
+            if held.fetch_add(more, Ordering::Relaxed) + more > *most_held {
+                held.fetch_sub(more, Ordering::Relaxed);
+                return false;
+            }
+        } else if wanted < self.bytes {
+            held.fetch_sub(self.bytes - wanted, Ordering::Relaxed);
         }
-        self.bytes += bytes;
+        self.bytes = wanted;
         true
+    }
+
+    /// Takes room on disk for so many bytes more.
+    fn write(&mut self, bytes: u64) -> io::Result<()> {
+        let Shared { written, most_written, .. } = &*self.room.0;
+        self.written += bytes;
+        if written.fetch_add(bytes, Ordering::Relaxed) + bytes > *most_written {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 }
 
@@ -81,6 +117,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.room.0.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+        if self.written > 0 {
+            self.room.0.written.fetch_sub(self.written, Ordering::Relaxed);
         }
     }
 }
@@ -99,14 +138,7 @@ pub(super) struct Pile {
 
 impl Pile {
     pub(super) fn new(room: &Room) -> Self {
-        Self {
-            pieces: Vec::new(),
-            tail: BytesMut::new(),
-            held: 0,
-            share: Share { room: room.clone(), bytes: 0 },
-            file: None,
-            bytes: 0,
-        }
+        Self { pieces: Vec::new(), tail: BytesMut::new(), held: 0, share: room.share(), file: None, bytes: 0 }
     }
 
     /// # Errors
@@ -124,8 +156,7 @@ impl Pile {
             }
         }
         let most = if self.file.is_some() { BLOCK } else { MOST_HELD };
-        let wanted = self.held.saturating_sub(FREE + self.share.bytes);
-        if self.held > most || (wanted > 0 && !self.share.grow(wanted.next_multiple_of(FREE))) {
+        if self.held > most || !self.share.covers(self.held) {
             self.spill().await?;
         }
         Ok(())
@@ -139,6 +170,7 @@ impl Pile {
 
     async fn spill(&mut self) -> io::Result<()> {
         self.close_tail();
+        self.share.write(self.held as u64)?;
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(self.share.room.file().await?),
@@ -147,6 +179,7 @@ impl Pile {
             file.write_all(&piece).await?;
         }
         self.held = 0;
+        self.share.covers(0);
         Ok(())
     }
 
@@ -198,8 +231,34 @@ mod tests {
     #[tokio::test]
     async fn a_draft_is_nobody_elses_to_read_and_has_no_name() {
         let directory = tempfile::tempdir().unwrap();
-        let file = Room::new(directory.path().to_owned()).file().await.unwrap();
+        let file = Room::of(directory.path().to_owned(), 0, 0).file().await.unwrap();
         assert_eq!(file.metadata().await.unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn drafts_take_no_more_of_the_disk_than_they_may_and_give_it_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Room::of(directory.path().to_owned(), MOST_OF_ALL, 5 << 20);
+        let block = Bytes::from(vec![0; BLOCK]);
+        let fill = async |mebibytes: usize| {
+            let mut pile = Pile::new(&room);
+            for _ in 0..mebibytes << 2 {
+                pile.push(block.clone()).await?;
+            }
+            pile.close().await
+        };
+        let first = fill(3).await.unwrap();
+        assert_eq!(
+            (room.held(), room.0.written.load(Ordering::Relaxed)),
+            (0, 3 << 20),
+            "what is on disk is in no memory"
+        );
+        assert_eq!(fill(3).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        let second = fill(2).await.unwrap();
+        drop(first);
+        fill(3).await.unwrap();
+        drop(second);
+        assert_eq!(room.0.written.load(Ordering::Relaxed), 0);
     }
 }

@@ -160,6 +160,11 @@ impl Decoder {
         draw(&mut self.stages, cap)
     }
 
+    /// The memory that it takes, in bytes: windows, of which no more is in use than was decoded, and room for what comes next.
+    pub fn held(&self) -> usize {
+        self.stages.iter().map(Stage::held).sum()
+    }
+
     /// The body has ended, and must have been whole. A body without a byte is.
     pub fn finish(self) -> Result<(), DecodeError> {
         let is_whole = self.received == 0 || self.stages.iter().all(Stage::is_at_end);
@@ -236,6 +241,11 @@ impl Stage {
 
     fn is_at_end(&self) -> bool {
         self.is_ended && self.input.is_empty()
+    }
+
+    fn held(&self) -> usize {
+        let decoded = usize::try_from(self.decoded).unwrap_or(usize::MAX);
+        self.room.len() + self.input.len() + decoded.min(self.coding.largest_window())
     }
 
     fn decode(&mut self, cap: Cap) -> Result<Option<Bytes>, DecodeError> {
@@ -347,6 +357,15 @@ fn is_large_window(first: u8) -> bool {
 }
 
 impl Coding {
+    /// In bytes.
+    fn largest_window(self) -> usize {
+        match self {
+            Self::Gzip | Self::Deflate => 32 << 10,
+            Self::Brotli => 16 << 20,
+            Self::Zstd => 1 << LARGEST_ZSTD_WINDOW,
+        }
+    }
+
     /// Whether several streams may stand one behind another.
     fn may_follow_itself(self) -> bool {
         matches!(self, Self::Gzip | Self::Zstd)

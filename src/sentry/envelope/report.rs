@@ -178,6 +178,8 @@ pub enum PassedBecause {
     DuplicateKey,
     /// Its tags, or attributes, are of no form that is known.
     OddTags,
+    /// There is no memory left to hold it in until it is whole. What comes after it is not looked at.
+    NoRoom,
     /// The envelope ends within it.
     Truncated,
     /// Its length leads to no end of an item. What comes after it is not looked at.
@@ -198,6 +200,7 @@ impl PassedBecause {
             Self::Malformed => "malformed",
             Self::DuplicateKey => "duplicate_key",
             Self::OddTags => "odd_tags",
+            Self::NoRoom => "no_room",
             Self::Truncated => "truncated",
             Self::WrongLength => "wrong_length",
             Self::OddHeader => "odd_header",

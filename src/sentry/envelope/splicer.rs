@@ -108,6 +108,25 @@ impl Splicer {
         self.report
     }
 
+    /// Passes on what is held, and all that comes behind it, as it came: whoever has to keep it has no room.
+    pub fn let_go(&mut self, out: &mut Vec<Bytes>) {
+        if self.held.is_empty() {
+            return;
+        }
+        out.push(std::mem::take(&mut self.held).freeze());
+        let category = match self.state {
+            State::LookedInto { category, .. } => category,
+            State::Store => Category::Event,
+            _ => Category::Other,
+        };
+        self.lose(category, PassedBecause::NoRoom);
+    }
+
+    /// What is held, in bytes of memory.
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// Whether the envelope's header has been read, or there is none.
     pub fn is_past_header(&self) -> bool {
         !matches!(self.state, State::Start)
