@@ -44,7 +44,7 @@ use crate::domain::pod::TagChoice;
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
 use crate::machinery::http1::{Fields, Reply};
-use crate::machinery::spool::{self, Spool};
+use crate::machinery::spool::{self, ReadError, Spool};
 use crate::sentry::upstream::{AnswerBody, Upstream, UpstreamError, Way};
 use behind::{Behind, may_change};
 pub use delivery::Delivery;
@@ -195,17 +195,20 @@ impl Relay {
         part: impl Fn(&str) -> health::Part,
     ) -> Result<(Self, Errands), RelayError> {
         let limits = spool::Limits { bytes: plan.spool_max_bytes, entries: MOST_KEPT, age: plan.spool_max_age };
-        let mut behind = Vec::with_capacity(plan.upstreams.len());
+        let (mut upstreams, mut homes) = (Vec::new(), Vec::new());
         let spools = directory.join("spool");
         for url in &plan.upstreams {
-            let upstream = Upstream::new(url, &plan.way)?;
-            let kept = spools.join(spool_name(url));
-            let spool = Spool::open(kept.clone(), limits)
-                .map_err(|source| RelayError::Spool { directory: kept.clone(), source })?;
-            let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
-            behind.push(Arc::new(Behind::new(upstream, spool, health, metrics)));
+            upstreams.push(Upstream::new(url, &plan.way)?);
+            let directory = spools.join(spool_name(url));
+            let spool = Spool::open(directory.clone(), limits);
+            homes.push(spool.map_err(|source| RelayError::Spool { directory, source })?);
         }
-        warn_of_others(&spools, &plan.upstreams);
+        bring_home(&spools, plan, &homes, limits);
+        let behind = |(upstream, spool): (Upstream, Spool)| {
+            let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
+            Arc::new(Behind::new(upstream, spool, health, metrics))
+        };
+        let behind: Vec<_> = upstreams.into_iter().zip(homes).map(behind).collect();
         let (ended, tally) = (CancellationToken::new(), Arc::<Tally>::default());
         let (left, keeper) = Keeper::new(clock.clone());
         let errands = Errands {
@@ -305,12 +308,16 @@ impl Relay {
     }
 
     fn route(&self, project: &str, key: &str) -> Option<&Arc<Behind>> {
-        let is_for = |route: &&Route| {
-            route.projects.iter().any(|known| known == project) || route.keys.iter().any(|known| known == key)
-        };
-        let at = self.routes.iter().find(is_for).map_or(0, |route| route.upstream);
-        self.behind.get(at)
+        self.behind.get(route(&self.routes, project, key))
     }
+}
+
+/// The place among the upstreams.
+fn route(routes: &[Route], project: &str, key: &str) -> usize {
+    let is_for = |route: &&Route| {
+        route.projects.iter().any(|known| known == project) || route.keys.iter().any(|known| known == key)
+    };
+    routes.iter().find(is_for).map_or(0, |route| route.upstream)
 }
 
 /// A directory for what is kept for an upstream: no two have the same.
@@ -320,17 +327,49 @@ fn spool_name(url: &Url) -> String {
     format!("{host}-{:08x}", crc32fast::hash(url.as_str().as_bytes()))
 }
 
-/// What is kept for an upstream that has gone from the settings waits for it to come back, or for somebody to delete it.
-fn warn_of_others(spools: &Path, upstreams: &[Url]) {
-    let known: Vec<String> = upstreams.iter().map(spool_name).collect();
+/// What is kept for an upstream that has gone from the settings goes where it would go if it came now. `homes`: the plan's
+/// upstreams'. Blocks.
+fn bring_home(spools: &Path, plan: &Plan, homes: &[Spool], limits: spool::Limits) {
+    let known: Vec<String> = plan.upstreams.iter().map(spool_name).collect();
     for entry in spools.read_dir().into_iter().flatten().flatten() {
-        let is_known = known.iter().any(|known| entry.file_name() == **known);
+        if known.iter().any(|known| entry.file_name() == **known) {
+            continue;
+        }
+        let directory = entry.path();
+        let moved = empty_into(&directory, &plan.routes, homes, limits);
         // Only an empty one can be removed in this way.
-        if !is_known && std::fs::remove_dir(entry.path()).is_err() {
-            let directory = entry.path();
-            tracing::warn!(directory = %directory.display(), "events are kept there for a Sentry that is no upstream any more");
+        match moved.and_then(|moved| std::fs::remove_dir(&directory).map(|()| moved)) {
+            Ok(0) => {}
+            Ok(entries) => {
+                tracing::info!(directory = %directory.display(), entries, "events kept for a Sentry that is no upstream any more go to others");
+            }
+            Err(error) => {
+                tracing::warn!(directory = %directory.display(), %error, "what is kept there, maybe for a Sentry that is no upstream any more, stays");
+            }
         }
     }
+}
+
+/// Returns how many entries are in one of the `homes` now.
+fn empty_into(directory: &Path, routes: &[Route], homes: &[Spool], limits: spool::Limits) -> io::Result<usize> {
+    let left = Spool::open(directory.to_owned(), limits)?;
+    let mut of_homes = vec![Vec::new(); homes.len()];
+    for place in left.places() {
+        // What is damaged is told apart, counted and dropped by who would send it.
+        let at = match left.head(&place) {
+            Ok(head) => Letter::decode(&head)
+                .map_or(0, |letter| route(routes, Target::of(&letter.uri, &letter.fields).project, &letter.key)),
+            Err(ReadError::Damaged) => 0,
+            Err(ReadError::Unreadable(_)) => continue,
+        };
+        if let Some(of_home) = of_homes.get_mut(at) {
+            of_home.push(place);
+        }
+    }
+    for (home, places) in homes.iter().zip(&of_homes) {
+        home.adopt(&left, places)?;
+    }
+    Ok(of_homes.iter().map(Vec::len).sum())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -340,19 +379,80 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::build::Timestamp;
 
-    #[test]
-    fn what_is_kept_for_a_sentry_that_is_gone_stays_and_what_is_empty_goes() {
-        let spools = tempfile::tempdir().unwrap();
-        let url: Url = "https://sentry.example.com/".parse().unwrap();
-        for name in ["gone", "empty", &spool_name(&url)] {
-            std::fs::create_dir(spools.path().join(name)).unwrap();
+    fn plan(upstreams: &[&str], routes: Vec<Route>) -> Plan {
+        let way = Way {
+            connect_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            authorities: Vec::new(),
+            proxy: None,
+        };
+        Plan {
+            upstreams: upstreams.iter().map(|url| url.parse().unwrap()).collect(),
+            routes,
+            way,
+            whose: Whose::OwnPod,
+            enrich: true,
+            tags: TagChoice::default(),
+            max_body_bytes: 1 << 20,
+            spool_max_bytes: 1 << 20,
+            spool_max_age: Duration::from_mins(1),
         }
-        std::fs::write(spools.path().join("gone/1"), "x").unwrap();
-        warn_of_others(spools.path(), std::slice::from_ref(&url));
-        let mut left: Vec<_> = spools.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["gone", &spool_name(&url)]);
+    }
+
+    async fn kept(spool: &Spool, path: &str) {
+        let letter = Letter {
+            method: Method::POST,
+            uri: path.parse().unwrap(),
+            fields: Fields::default(),
+            key: "abc".into(),
+            categories: Vec::new(),
+        };
+        let came = Timestamp::from_millis(1_780_000_000_000);
+        spool.append(came, 0, letter.encode().unwrap(), spool::Body::Held(Vec::new())).await.unwrap();
+    }
+
+    fn paths(spool: &Spool) -> Vec<String> {
+        let path = |place: spool::Place| match spool.head(&place) {
+            Ok(head) => Letter::decode(&head).unwrap().uri.path().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        spool.places().into_iter().map(path).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_for_a_sentry_that_is_gone_goes_where_it_would_go_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let routes = vec![Route { projects: vec!["8".to_owned()], keys: Vec::new(), upstream: 1 }];
+        let plan = plan(&["https://a.example/", "https://b.example/"], routes);
+        let limits = spool::Limits { bytes: 1 << 20, entries: 100, age: Duration::from_mins(1) };
+        let open = |name: &str| Spool::open(directory.path().join(name), limits).unwrap();
+        let homes: Vec<Spool> = plan.upstreams.iter().map(|url| open(&spool_name(url))).collect();
+        kept(&homes[0], "/api/5/store/").await;
+        let gone = open("gone");
+        for project in [7, 8, 9, 8, 10] {
+            kept(&gone, &format!("/api/{project}/store/")).await;
+        }
+        std::fs::write(directory.path().join("gone/1.draft"), "half of it").unwrap();
+        // As after a crash in the middle.
+        homes[0].adopt(&gone, &gone.places()[..1]).unwrap();
+        let torn = directory.path().join("gone").read_dir().unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+        std::fs::write(torn, "torn").unwrap();
+        open("empty");
+        open("strange");
+        std::fs::write(directory.path().join("strange/1"), "whose is it").unwrap();
+
+        bring_home(directory.path(), &plan, &homes, limits);
+        assert_eq!(paths(&homes[0]), ["/api/5/store/", "/api/7/store/", "/api/9/store/", "what was kept is damaged"]);
+        assert_eq!(paths(&homes[1]), ["/api/8/store/", "/api/8/store/"]);
+        assert_eq!(homes[0].held(), spool::Held { entries: 4, bytes: 4 * 4096 });
+        let mut left: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.retain(|name| !plan.upstreams.iter().any(|url| name == &*spool_name(url)));
+        assert_eq!(left, ["strange"]);
+        for (home, url) in homes.iter().zip(&plan.upstreams) {
+            assert_eq!(paths(&open(&spool_name(url))), paths(home), "the next start finds the same");
+        }
     }
 
     #[test]

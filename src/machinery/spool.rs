@@ -167,6 +167,22 @@ impl Drop for Draft {
 }
 
 impl Line {
+    /// With room of its own.
+    fn take_in(&mut self, place: Place) {
+        self.held.entries += 1;
+        self.held.bytes = self.held.bytes.saturating_add(on_disk(place.bytes));
+        self.places.push_back(place);
+    }
+
+    /// Returns whether it was there.
+    fn take_out(&mut self, number: u64) -> bool {
+        let Ok(at) = self.places.binary_search_by_key(&number, |place| place.number) else { return false };
+        if let Some(place) = self.places.remove(at) {
+            self.give_back(place.bytes);
+        }
+        true
+    }
+
     fn give_back(&mut self, bytes: u64) {
         self.held.entries = self.held.entries.saturating_sub(1);
         self.held.bytes = self.held.bytes.saturating_sub(on_disk(bytes));
@@ -193,8 +209,10 @@ impl Spool {
         }
         places.sort_unstable_by_key(|place| place.number);
         let next = places.last().map_or(0, |last| last.number + 1);
-        let bytes = places.iter().map(|place| on_disk(place.bytes)).fold(0, u64::saturating_add);
-        let line = Line { held: Held { entries: places.len(), bytes }, places: places.into() };
+        let mut line = Line::default();
+        for place in places {
+            line.take_in(place);
+        }
         Ok(Self(Arc::new(Shared {
             handle: File::open(&directory)?,
             directory,
@@ -287,6 +305,36 @@ impl Spool {
         }
     }
 
+    /// Moves entries of another spool, of which nobody else takes any out, to the end of this line. After a crash in the middle
+    /// each is in one of the two. Blocks.
+    ///
+    /// # Errors
+    /// When one cannot be moved: that one and those behind it stay where they are.
+    pub fn adopt(&self, other: &Self, places: &[Place]) -> io::Result<()> {
+        let Ok(mut next) = self.0.turn.try_lock() else { return Err(io::ErrorKind::ResourceBusy.into()) };
+        for &there in places {
+            let here = Place { number: *next, ..there };
+            std::fs::rename(other.path(&there), self.path(&here))?;
+            *next += 1;
+            self.line().take_in(here);
+            other.line().take_out(there.number);
+        }
+        self.0.handle.sync_all()
+    }
+
+    /// All entries, the oldest first.
+    pub fn places(&self) -> Vec<Place> {
+        self.line().places.iter().copied().collect()
+    }
+
+    /// The head of an entry. Blocks.
+    ///
+    /// # Errors
+    /// When it is not whole, or the disk does not say.
+    pub fn head(&self, place: &Place) -> Result<Vec<u8>, ReadError> {
+        file::read(&self.path(place), place.bytes).map(|entry| entry.head)
+    }
+
     /// The oldest entry that is not passed over.
     pub fn next(&self, passes: impl Fn(&Place) -> bool) -> Option<Place> {
         self.line().places.iter().find(|place| !passes(place)).copied()
@@ -319,11 +367,8 @@ impl Spool {
     /// # Cancel safety
     /// Dropped, it is out of the line.
     pub async fn remove(&self, place: Place) -> io::Result<()> {
-        {
-            let mut line = self.line();
-            let Ok(at) = line.places.binary_search_by_key(&place.number, |place| place.number) else { return Ok(()) };
-            line.places.remove(at);
-            line.give_back(place.bytes);
+        if !self.line().take_out(place.number) {
+            return Ok(());
         }
         let path = self.path(&place);
         let removing = tokio::task::spawn_blocking(move || std::fs::remove_file(path));

@@ -449,6 +449,26 @@ async fn what_is_kept_outlives_a_stop_and_what_the_disk_has_damaged_is_told() {
 }
 
 #[tokio::test]
+async fn what_was_kept_for_a_wrong_address_arrives_once_that_is_mended() {
+    let world = World::with(&settings(&format!("http://{}/", nobody().await), "")).await;
+    for word in ["one", "two"] {
+        assert_eq!(post(&world, event(word)).await.status(), 200);
+    }
+    let World { running, directory, .. } = world;
+    assert_eq!(running.end(PATIENCE).await, Ended::Drained);
+    let sentry = Ingest::spawn().await;
+    let spools = directory.path().join("data/relay/spool");
+    let world = World::on(directory, &sentry.settings("")).await;
+    for word in ["one", "two"] {
+        assert_eq!(message(&sentry.next().await), word);
+    }
+    counted(&world, "recoverd_relay_spool_delivered_total{}", 2).await;
+    counted(&world, "recoverd_relay_spool_entries{}", 0).await;
+    assert_eq!(std::fs::read_dir(spools).unwrap().count(), 1, "the old one's place is gone");
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn without_a_place_to_keep_anything_there_is_no_relay() {
     let directory = tempfile::tempdir().unwrap();
     let text = settings_text(directory.path(), "udp://127.0.0.1:9", &settings("http://127.0.0.1:9/", ""));
