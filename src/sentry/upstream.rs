@@ -29,6 +29,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tower::ServiceExt as _;
 use url::Url;
 
@@ -80,7 +81,7 @@ impl Proxy {
 pub struct Way {
     /// For a connection, the tunnel through a proxy included, but not the TLS handshake.
     pub connect_timeout: Duration,
-    /// From the request to the head of its answer. Large bodies get more.
+    /// From the request to the head of its answer, and between two pieces of that. Large bodies get more.
     pub timeout: Duration,
     /// Besides those of the system.
     pub authorities: Vec<Authority>,
@@ -290,7 +291,8 @@ impl Shared {
             Coming::Whole(bytes)
         } else {
             let home = is_kept.then(|| self.clone());
-            Coming::Read(Box::new(OnItsWay { line: Some(line), extent, home }))
+            let patience = self.way.timeout;
+            Coming::Read(Box::new(OnItsWay { line: Some(line), extent, home, patience, silence: None }))
         };
         Ok(Reply { status, fields, body: AnswerBody(body) })
     }
@@ -363,6 +365,9 @@ struct OnItsWay {
     extent: Extent,
     /// Where the connection is kept, if it can be.
     home: Option<Arc<Shared>>,
+    /// So long it may be silent.
+    patience: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl fmt::Debug for OnItsWay {
@@ -374,7 +379,14 @@ impl fmt::Debug for OnItsWay {
 impl OnItsWay {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         let Some(line) = &mut self.line else { return Poll::Ready(Ok(None)) };
-        let next = ready!(line.poll_body(context, &mut self.extent));
+        let Poll::Ready(next) = line.poll_body(context, &mut self.extent) else {
+            let patience = self.patience;
+            let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+            ready!(silence.as_mut().poll(context));
+            self.line = None;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        self.silence = None;
         let is_over = !matches!(next, Ok(Some(_))) || self.extent.left() == Some(0);
         if is_over
             && let Some(line) = self.line.take()

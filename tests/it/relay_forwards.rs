@@ -5,9 +5,11 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use reqwest::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::ingest::{Ingest, Reply};
-use crate::world::World;
+use crate::ingest::{Ingest, Reply, settings};
+use crate::world::{PATIENCE, World};
 
 const EVENT: &str = "{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\",\"sent_at\":\"x\"}\n{\"type\":\"event\",\"length\":21}\n{\"message\":\"\u{fc}ber\", }\n";
 const ENVELOPE: &str = "/api/7/envelope/?sentry_key=abc&sentry_version=7";
@@ -245,6 +247,48 @@ async fn a_loop_ends_where_it_began() {
 }
 
 /// Answers as many requests on each connection, which it then closes without a word. Counts the connections.
+/// Asks a Sentry that says no more than the beginning of its answer, and returns both sides of that.
+async fn stalled(timeout: &str) -> (World, reqwest::Response, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}/", listener.local_addr().unwrap());
+    let world = World::with(&settings(&upstream, &format!("timeout = \"{timeout}\""))).await;
+    let asked = world.client.post(world.relay_url(ENVELOPE)).body(event("hello")).send();
+    let answering = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\"hello\"}\n") {
+            assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
+        stream
+    };
+    let (response, stream) = tokio::join!(asked, answering);
+    (world, response.unwrap(), stream)
+}
+
+async fn is_closed(mut stream: TcpStream) {
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0])).await.expect("it stays open");
+    assert_eq!(read.unwrap_or_default(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_is_given_up() {
+    let (world, response, upstream) = stalled("300ms").await;
+    assert_eq!(response.status(), 200);
+    let read = tokio::time::timeout(PATIENCE, response.bytes()).await.expect("it never ends");
+    assert!(read.is_err(), "{read:?}");
+    is_closed(upstream).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_ends_with_who_waits_for_it() {
+    let (world, response, upstream) = stalled("5m").await;
+    drop(response);
+    is_closed(upstream).await;
+    world.finish().await;
+}
+
 async fn closes_after(requests: usize) -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -421,7 +421,11 @@ where
                 }
             }
             if queue.is_empty() {
-                return if is_over { Poll::Ready(Ok(())) } else { Poll::Pending };
+                return match () {
+                    () if is_over => Poll::Ready(Ok(())),
+                    () if is_gone(writer.as_ref(), context) => Poll::Ready(Err(ErrorKind::ConnectionAborted.into())),
+                    () => Poll::Pending,
+                };
             }
             let written = ready!(poll_write(writer, queue.parts.iter(), context))?;
             advance(&mut queue.parts, written);
