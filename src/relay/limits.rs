@@ -23,12 +23,15 @@ const LONGEST: Duration = Duration::from_hours(24);
 /// What a 429 without a word on how long means (develop.sentry.dev).
 const USUAL: Duration = Duration::from_mins(1);
 
+/// What has no certain name is never held back: SDKs do not send again, and Sentry says itself what it does not want.
+const UNSURE: &str = "unknown";
+
 /// By which name limits speak of items (develop.sentry.dev, "Rate limiting", data categories).
 pub(super) fn name(category: Category) -> &'static str {
     match category {
         Category::Event => "error",
         Category::Transaction => "transaction",
-        Category::Feedback | Category::UserReport => "feedback",
+        Category::Feedback => "feedback",
         Category::Log => "log_item",
         Category::Attachment => "attachment",
         Category::Session | Category::Sessions => "session",
@@ -37,9 +40,9 @@ pub(super) fn name(category: Category) -> &'static str {
         Category::Replay => "replay",
         Category::Span => "span",
         Category::Metric => "metric_bucket",
-        // Of the SDK's own losses, which are never limited.
-        Category::ClientReport => "internal",
-        Category::Other => "unknown",
+        Category::TraceMetric => "trace_metric",
+        // Sentry has two for profile chunks, by their platform, counts the reports toward none, and knows what is new.
+        Category::ProfileChunk | Category::UserReport | Category::ClientReport | Category::Other => UNSURE,
     }
 }
 
@@ -74,7 +77,7 @@ pub(super) fn asked(is_429: bool, told: &Fields) -> Vec<(Box<str>, Duration)> {
 /// In seconds; a date is not read, which Sentry does not send.
 pub(super) fn retry_after(told: &Fields) -> Option<Duration> {
     let seconds: f64 = told.texts(&RETRY_AFTER).next()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds.ceil()).ok()
+    Some(Duration::try_from_secs_f64(seconds.ceil()).ok()?.min(LONGEST))
 }
 
 impl Limits {
@@ -115,9 +118,12 @@ impl Limits {
         told.collect::<Vec<_>>().join(", ")
     }
 
-    /// How long all of these categories are limited yet; `None` when one of them is not. No category at all is limited only by
+    /// How long all of these categories are limited yet; `None` when one of them is not, or may not be. No category at all is limited only by
     /// what limits everything.
     pub(super) fn hold(&mut self, key: &str, categories: &[&str], now: Instant) -> Option<Duration> {
+        if categories.contains(&UNSURE) {
+            return None;
+        }
         let limits = self.0.get_mut(key)?;
         limits.retain(|(_, until)| *until > now);
         if limits.is_empty() {
@@ -172,7 +178,10 @@ mod tests {
         )];
         let of_a_part: &[Told] =
             &[(true, &[("x-sentry-rate-limits", "60:metric_bucket:o:r:custom"), ("retry-after", "60")])];
-        let table: [Case; 14] = [
+        let table: [Case; 17] = [
+            (all, &[UNSURE], 0, None),
+            (all, &["error", UNSURE], 0, None),
+            (&[(true, &[("retry-after", "10000000000000000000")])], &["error"], 0, Some(24 * 60 * 60)),
             (of_a_part, &["error"], 0, None),
             (of_a_part, &["metric_bucket"], 0, None),
             (some, &["error"], 0, Some(60)),
@@ -190,6 +199,37 @@ mod tests {
         ];
         for (limits, categories, after, expected) in table {
             assert_eq!(held(limits, categories, after), expected, "{limits:?} {categories:?} after {after}");
+        }
+    }
+
+    #[test]
+    fn what_sentry_may_take_is_not_held_back_by_the_name_of_another() {
+        let (mut limits, now) = (Limits::default(), Instant::now());
+        let names = ["profile", "metric_bucket", "feedback", "internal", "error", "trace_metric", "default"];
+        limits.learn("key", names.map(|name| (name.into(), USUAL)).into(), now);
+        let table = [
+            (Category::ProfileChunk, false),
+            (Category::UserReport, false),
+            (Category::ClientReport, false),
+            (Category::Other, false),
+            (Category::Span, false),
+            (Category::Profile, true),
+            (Category::Metric, true),
+            (Category::TraceMetric, true),
+            (Category::Feedback, true),
+            (Category::Event, true),
+        ];
+        for (category, is_held) in table {
+            assert_eq!(limits.hold("key", &[name(category)], now).is_some(), is_held, "{category:?}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_longer_than_is_believed() {
+        for (asked, expected) in
+            [("10000000000000000000", Some(LONGEST)), ("1.5", Some(Duration::from_secs(2))), ("-1", None)]
+        {
+            assert_eq!(retry_after(&headers(&[("retry-after", asked)])), expected, "{asked}");
         }
     }
 

@@ -48,9 +48,11 @@ pub enum Category {
     ClientReport,
     UserReport,
     Profile,
+    ProfileChunk,
     Replay,
     Span,
     Metric,
+    TraceMetric,
     /// Of a type that is not known here, or whose header was not understood.
     Other,
 }
@@ -68,10 +70,12 @@ impl Category {
             "check_in" => Self::CheckIn,
             "client_report" => Self::ClientReport,
             "user_report" => Self::UserReport,
-            "profile" | "profile_chunk" => Self::Profile,
+            "profile" => Self::Profile,
+            "profile_chunk" => Self::ProfileChunk,
             "replay_event" | "replay_recording" | "replay_video" => Self::Replay,
             "span" => Self::Span,
-            "statsd" | "metric_buckets" | "trace_metric" => Self::Metric,
+            "statsd" | "metric_buckets" => Self::Metric,
+            "trace_metric" => Self::TraceMetric,
             _ => Self::Other,
         }
     }
@@ -95,9 +99,11 @@ impl Category {
             Self::ClientReport => "client_report",
             Self::UserReport => "user_report",
             Self::Profile => "profile",
+            Self::ProfileChunk => "profile_chunk",
             Self::Replay => "replay",
             Self::Span => "span",
             Self::Metric => "metric",
+            Self::TraceMetric => "trace_metric",
             Self::Other => "other",
         }
     }
