@@ -181,11 +181,8 @@ fn refuse(refusal: &Refusal) -> Reply<Told> {
         Refusal::BrokenOff => StatusCode::BAD_REQUEST,
         Refusal::NotKept => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut reply = problem(status, &refusal.to_string());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        reply.fields.push(&RETRY_AFTER, "30");
-    }
-    reply
+    // No word on when to come again: SDKs take that for a limit, and throw away all that they have until then.
+    problem(status, &refusal.to_string())
 }
 
 /// As Sentry's own errors look.
