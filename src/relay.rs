@@ -237,7 +237,8 @@ impl Relay {
     /// When it is not taken; it may have arrived upstream all the same.
     ///
     /// # Cancel safety
-    /// Dropped before the body is whole, it is lost. Dropped later, it may have arrived upstream, and is kept to be sent.
+    /// Dropped before the body is whole and in hand, it is lost, and counted. Dropped later, it may have arrived upstream, and is
+    /// kept to be sent.
     pub async fn forward<B>(&self, arrival: Arrival<B>) -> Result<Answer, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -258,10 +259,15 @@ impl Relay {
         let Arrival { method, uri, mut fields, body, peer } = arrival;
         let target = Target::of(&uri, &fields);
         self.metrics.received(target.door_label());
+        let leaving = Leaving(&self.metrics);
         let sender = self.senders.of(peer.ip()).await;
         let mut intake = Intake::new(&target, &fields, &sender.tags, self.max_body_bytes, &self.room);
-        intake.take(body).await?;
-        let Taken { body, is_decoded, report, key: inner_key, undecodable } = intake.finish().await?;
+        let taken = match intake.take(body).await {
+            Ok(()) => intake.finish().await,
+            Err(refusal) => Err(refusal),
+        };
+        std::mem::forget(leaving);
+        let Taken { body, is_decoded, report, key: inner_key, undecodable } = taken?;
         if let Some(reason) = undecodable {
             self.metrics.passed(reason);
         }
@@ -309,6 +315,15 @@ impl Relay {
 
     fn route(&self, project: &str, key: &str) -> Option<&Arc<Behind>> {
         self.behind.get(route(&self.routes, project, key))
+    }
+}
+
+/// Dropped, it counts a sender who has left before what it sent was in hand.
+struct Leaving<'a>(&'a RelayMetrics);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.refused("left");
     }
 }
 
@@ -378,8 +393,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use prometheus_client::registry::Registry;
+
     use super::*;
     use crate::domain::build::Timestamp;
+    use crate::domain::pod::PodIdentity;
+    use crate::machinery::health::Health;
 
     fn plan(upstreams: &[&str], routes: Vec<Route>) -> Plan {
         let way = Way {
@@ -434,7 +455,7 @@ mod tests {
         for project in [7, 8, 9, 8, 10] {
             kept(&gone, &format!("/api/{project}/store/")).await;
         }
-        std::fs::write(directory.path().join("gone/1.draft"), "half of it").unwrap();
+        std::fs::write(directory.path().join("gone/0.draft"), "half of it").unwrap();
         // As after a crash in the middle.
         homes[0].adopt(&gone, &gone.places()[..1]).unwrap();
         let torn = directory.path().join("gone").read_dir().unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
@@ -453,6 +474,35 @@ mod tests {
         for (home, url) in homes.iter().zip(&plan.upstreams) {
             assert_eq!(paths(&open(&spool_name(url))), paths(home), "the next start finds the same");
         }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_before_all_is_in_hand_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_identity, pod) = tokio::sync::watch::channel(PodIdentity::default());
+        let mut registry = Registry::default();
+        let (relay, _errands) = Relay::new(
+            &plan(&["http://127.0.0.1:9/"], Vec::new()),
+            Senders::own_pod(pod, TagChoice::default(), true),
+            directory.path().to_owned(),
+            Clock::system(),
+            RelayMetrics::register(&mut registry),
+            |name| Health::default().optional(name),
+        )
+        .unwrap();
+        let arrival = Arrival {
+            method: Method::POST,
+            uri: Uri::from_static("/api/7/store/"),
+            fields: Fields::default(),
+            body: StreamBody::new(futures_util::stream::pending::<io::Result<Frame<Bytes>>>()),
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+        };
+        let mut forwarding = Box::pin(relay.forward(arrival));
+        assert!(futures_util::poll!(&mut forwarding).is_pending());
+        drop(forwarding);
+        let mut shown = String::new();
+        prometheus_client::encoding::text::encode(&mut shown, &registry).unwrap();
+        assert!(shown.contains("recoverd_relay_refused_total{reason=\"left\"} 1\n"), "{shown}");
     }
 
     #[test]
