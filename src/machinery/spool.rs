@@ -9,7 +9,7 @@
 
 mod file;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -113,7 +113,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Line {
-    places: VecDeque<Place>,
+    places: BTreeMap<u64, Place>,
+    /// By when they came: a clock may have been ahead, or set back.
+    ages: BTreeSet<(Timestamp, u64)>,
+    /// The numbers of each lane, …
+    lanes: BTreeSet<(u32, u64)>,
+    /// … and the first of each, so that the length of what is passed over does not tell.
+    firsts: BTreeSet<(u64, u32)>,
     /// Those included that are being written.
     held: Held,
 }
@@ -171,15 +177,49 @@ impl Line {
     fn take_in(&mut self, place: Place) {
         self.held.entries += 1;
         self.held.bytes = self.held.bytes.saturating_add(on_disk(place.bytes));
-        self.places.push_back(place);
+        self.place(place);
+    }
+
+    /// At the end. Its room has been taken.
+    fn place(&mut self, place: Place) {
+        let Place { number, came, lane, .. } = place;
+        if self.first_of(lane).is_none() {
+            self.firsts.insert((number, lane));
+        }
+        self.lanes.insert((lane, number));
+        self.ages.insert((came, number));
+        self.places.insert(number, place);
+    }
+
+    fn first_of(&self, lane: u32) -> Option<u64> {
+        self.lanes.range((lane, 0)..=(lane, u64::MAX)).next().map(|(_, number)| *number)
+    }
+
+    fn next(&self, holds: impl Fn(u32) -> bool, passes: impl Fn(u64) -> bool) -> Option<Place> {
+        let mut oldest: Option<u64> = None;
+        for &(first, lane) in &self.firsts {
+            if oldest.is_some_and(|oldest| oldest < first) {
+                break;
+            }
+            if !holds(lane) {
+                let mut numbers = self.lanes.range((lane, first)..=(lane, u64::MAX)).map(|(_, number)| *number);
+                oldest = oldest.into_iter().chain(numbers.find(|number| !passes(*number))).min();
+            }
+        }
+        self.places.get(&oldest?).copied()
     }
 
     /// Returns whether it was there.
     fn take_out(&mut self, number: u64) -> bool {
-        let Ok(at) = self.places.binary_search_by_key(&number, |place| place.number) else { return false };
-        if let Some(place) = self.places.remove(at) {
-            self.give_back(place.bytes);
+        let Some(Place { came, bytes, lane, .. }) = self.places.remove(&number) else { return false };
+        self.ages.remove(&(came, number));
+        self.lanes.remove(&(lane, number));
+        if self.firsts.remove(&(number, lane))
+            && let Some(next) = self.first_of(lane)
+        {
+            self.firsts.insert((next, lane));
         }
+        self.give_back(bytes);
         true
     }
 
@@ -291,7 +331,7 @@ impl Spool {
             Ok(()) => {
                 for (place, draft, told) in named {
                     draft.stay();
-                    self.line().places.push_back(place);
+                    self.line().place(place);
                     // Who asked may be gone.
                     let _ = told.send(Ok(()));
                 }
@@ -324,7 +364,7 @@ impl Spool {
 
     /// All entries, the oldest first.
     pub fn places(&self) -> Vec<Place> {
-        self.line().places.iter().copied().collect()
+        self.line().places.values().copied().collect()
     }
 
     /// The head of an entry. Blocks.
@@ -335,15 +375,17 @@ impl Spool {
         file::read(&self.path(place), place.bytes).map(|entry| entry.head)
     }
 
-    /// The oldest entry that is not passed over.
-    pub fn next(&self, passes: impl Fn(&Place) -> bool) -> Option<Place> {
-        self.line().places.iter().find(|place| !passes(place)).copied()
+    /// The oldest entry whose lane is not held and whose number is not passed over. It takes time for each that is, and none for
+    /// how many wait in a lane that is held.
+    pub fn next(&self, holds: impl Fn(u32) -> bool, passes: impl Fn(u64) -> bool) -> Option<Place> {
+        self.line().next(holds, passes)
     }
 
-    /// The oldest entry, if its time is over.
+    /// An entry whose time is over, that which came first.
     pub fn expired(&self, now: Timestamp) -> Option<Place> {
-        let is_over = |place: &&Place| now.since(place.came) > self.0.limits.age;
-        self.line().places.front().filter(is_over).copied()
+        let line = self.line();
+        let (_, number) = line.ages.first().filter(|(came, _)| now.since(*came) > self.0.limits.age)?;
+        line.places.get(number).copied()
     }
 
     /// Whole, and as it was taken in. It stays in the line.

@@ -107,7 +107,9 @@ impl Delivery {
                 self.pause(rest.max(broken)).await;
                 continue;
             }
-            let Some(place) = self.behind.spool.next(|place| self.passes(place)) else {
+            let holds = |lane| self.holds.contains_key(&lane);
+            let passes = |number| self.put_off.contains_key(&number) || self.in_doubt.contains(&number);
+            let Some(place) = self.behind.spool.next(holds, passes) else {
                 if std::mem::take(&mut self.in_doubt).is_empty() {
                     self.idle(now).await;
                 }
@@ -135,12 +137,6 @@ impl Delivery {
                 }
             }
         }
-    }
-
-    fn passes(&self, place: &Place) -> bool {
-        self.holds.contains_key(&place.lane)
-            || self.put_off.contains_key(&place.number)
-            || self.in_doubt.contains(&place.number)
     }
 
     /// Until there is something to do.

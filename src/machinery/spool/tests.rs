@@ -32,7 +32,7 @@ async fn text(spool: &Spool, place: Place) -> Result<(Vec<u8>, Vec<u8>), ReadErr
 /// All that is whole, in its order; what is not is taken out, as whoever delivers does.
 async fn drained(spool: &Spool) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
-    while let Some(place) = spool.next(|_| false) {
+    while let Some(place) = spool.next(|_| false, |_| false) {
         if let Ok((_, body)) = text(spool, place).await {
             bodies.push(body);
         }
@@ -53,11 +53,11 @@ async fn what_is_kept_comes_back_in_its_order_after_a_start_as_well() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a/b");
     let spool = Spool::open(path.clone(), AMPLE).unwrap();
-    assert_eq!(spool.next(|_| false), None);
+    assert_eq!(spool.next(|_| false, |_| false), None);
     for body in [&b"one"[..], b"", b"three"] {
         append(&spool, body).await.unwrap();
     }
-    let first = spool.next(|_| false).unwrap();
+    let first = spool.next(|_| false, |_| false).unwrap();
     assert_eq!(text(&spool, first).await.unwrap(), (b"head".to_vec(), b"one".to_vec()));
     assert_eq!(spool.held(), Held { entries: 3, bytes: 3 * 4096 });
     let again = Spool::open(path.clone(), AMPLE).unwrap();
@@ -106,7 +106,7 @@ async fn no_more_is_kept_than_there_is_room_for_and_room_comes_back() {
     append(&spool, b"c").await.unwrap();
     assert!(matches!(append(&spool, b"d").await, Err(NotKept::Full)));
     assert_eq!(spool.held(), Held { entries: 3, bytes: 4 * 4096 });
-    spool.remove(spool.next(|_| false).unwrap()).await.unwrap();
+    spool.remove(spool.next(|_| false, |_| false).unwrap()).await.unwrap();
     append(&spool, b"d").await.unwrap();
     // An entry less, but no room.
     let again = Spool::open(directory.path().to_owned(), Limits { entries: 10, ..few }).unwrap();
@@ -166,8 +166,18 @@ async fn what_is_older_than_its_time_is_over() {
     let expired = |seconds| spool.expired(at(seconds)).map(|place| place.came);
     assert_eq!([60, 61].map(expired), [None, Some(at(0))]);
     assert_eq!(expired(-1_000), None, "a clock that was set back ends nothing");
-    spool.remove(spool.next(|_| false).unwrap()).await.unwrap();
+    spool.remove(spool.next(|_| false, |_| false).unwrap()).await.unwrap();
     assert_eq!([90, 91].map(expired), [None, Some(at(30))]);
+}
+
+#[tokio::test]
+async fn what_came_by_a_clock_that_was_ahead_keeps_nobody_from_being_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(directory.path().to_owned(), AMPLE).unwrap();
+    for seconds in [10_000, 0] {
+        spool.append(at(seconds), 0, Vec::new(), held(b"")).await.unwrap();
+    }
+    assert_eq!(spool.expired(at(61)).map(|place| place.came), Some(at(0)));
 }
 
 #[tokio::test]
@@ -177,11 +187,11 @@ async fn a_lane_can_be_passed_over() {
     for lane in [7, 7, 9, 7] {
         spool.append(at(0), lane, Vec::new(), held(b"")).await.unwrap();
     }
-    let place = spool.next(|place| place.lane == 7).unwrap();
+    let place = spool.next(|lane| lane == 7, |_| false).unwrap();
     assert_eq!((place.number, place.lane), (2, 9));
     spool.remove(place).await.unwrap();
-    assert_eq!(spool.next(|place| place.lane == 7), None);
-    assert_eq!(spool.next(|_| false).unwrap().number, 0);
+    assert_eq!(spool.next(|lane| lane == 7, |_| false), None);
+    assert_eq!(spool.next(|_| false, |_| false).unwrap().number, 0);
 }
 
 #[tokio::test]
@@ -207,7 +217,7 @@ async fn every_byte_that_is_another_is_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let spool = Spool::open(directory.path().to_owned(), AMPLE).unwrap();
     append(&spool, b"body").await.unwrap();
-    let place = spool.next(|_| false).unwrap();
+    let place = spool.next(|_| false, |_| false).unwrap();
     let file = File::options().write(true).open(spool.path(&place)).unwrap();
     let whole = std::fs::read(spool.path(&place)).unwrap();
     for (offset, byte) in whole.iter().enumerate() {
@@ -245,6 +255,28 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    /// For all lines, whatever was taken out of them: the next is the oldest that is neither held nor passed over.
+    #[test]
+    fn the_next_is_the_oldest_that_is_not_passed_over(
+        lanes in prop::collection::vec(0..6_u32, 0..40),
+        gone in prop::collection::btree_set(0..40_u64, 0..20),
+        held in prop::collection::btree_set(0..6_u32, 0..5),
+        passed in prop::collection::btree_set(0..40_u64, 0..20),
+    ) {
+        let mut line = Line::default();
+        for (number, lane) in (0..).zip(lanes) {
+            line.take_in(Place { number, came: at(0), bytes: 1, lane });
+        }
+        for number in &gone {
+            line.take_out(*number);
+        }
+        let is_next = |place: &&Place| !held.contains(&place.lane) && !passed.contains(&place.number);
+        let expected = line.places.values().find(is_next).copied();
+        prop_assert_eq!(line.next(|lane| held.contains(&lane), |number| passed.contains(&number)), expected);
+        prop_assert_eq!(line.held.entries, line.places.len());
+        prop_assert!(line.lanes.len() == line.places.len() && line.ages.len() == line.places.len());
+    }
+
     /// For all sequences of appends, deliveries, crashes and torn files: what was taken in is there, in its order and once,
     /// but for what the disk itself has torn, which is noticed; and there is never more than the limits allow.
     #[test]
@@ -266,13 +298,13 @@ proptest! {
                         let kept = append(&spool, &body).await;
                         assert_eq!(kept.is_ok(), room, "{kept:?} {before:?}");
                         if room {
-                            let place = spool.0.line.lock().unwrap().places.back().copied().unwrap();
+                            let place = spool.0.line.lock().unwrap().places.values().next_back().copied().unwrap();
                             assert!(expected.keys().next_back().is_none_or(|last| *last < place.number));
                             expected.insert(place.number, (body, false));
                         }
                     }
                     Step::Take => {
-                        let place = spool.next(|_| false);
+                        let place = spool.next(|_| false, |_| false);
                         assert_eq!(place.map(|place| place.number), expected.keys().next().copied());
                         let Some(place) = place else { continue };
                         let (body, is_torn) = expected.remove(&place.number).unwrap();
@@ -292,7 +324,7 @@ proptest! {
                         if std::mem::replace(is_torn, true) {
                             continue;
                         }
-                        let place = spool.next(|place| place.number != *newest).unwrap();
+                        let place = spool.next(|_| false, |number| number != *newest).unwrap();
                         let file = File::options().write(true).open(spool.path(&place)).unwrap();
                         file.set_len(end.index(usize::try_from(place.bytes).unwrap()) as u64).unwrap();
                         spool = open();
