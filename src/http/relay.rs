@@ -68,6 +68,10 @@ impl Responder for RelayDoor {
         if uri.path().strip_prefix("/api/").is_none_or(str::is_empty) {
             return problem(StatusCode::NOT_FOUND, "there is nothing here; Sentry's paths begin with /api/");
         }
+        if has_dot_segments(uri.path()) {
+            self.relay.refused("dot_segments");
+            return problem(StatusCode::NOT_FOUND, "a path with dot segments could lead to anywhere");
+        }
         let is_browser = fields.contains(&ORIGIN);
         if method == Method::OPTIONS && is_browser {
             return preflight(&fields);
@@ -124,6 +128,15 @@ impl RelayDoor {
         }
         Ok(())
     }
+}
+
+/// Whether somebody on the way could take it for another path, out of `/api/` or of the upstream's own prefix.
+fn has_dot_segments(path: &str) -> bool {
+    if !path.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
+        return false;
+    }
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace('\\', "/");
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 fn drop_hops(fields: &mut Fields) {

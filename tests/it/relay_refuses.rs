@@ -170,7 +170,7 @@ async fn slow_senders_hold_up_nobody() {
 async fn a_project_that_is_none_is_refused_by_sentry_itself() {
     let sentry = Ingest::spawn().await;
     let world = World::with(&sentry.settings("")).await;
-    for path in ["/api/../envelope/", "/api/99999999999999999999/envelope/", "/api/%00/envelope/", "/api/a%2Fb/store/"]
+    for path in ["/api/.../envelope/", "/api/99999999999999999999/envelope/", "/api/%00/envelope/", "/api/a%2Fb/store/"]
     {
         sentry.reply(crate::ingest::Reply::new(403, r#"{"detail":"bad project"}"#));
         let mut stream = connect(&world).await;
@@ -183,6 +183,25 @@ async fn a_project_that_is_none_is_refused_by_sentry_itself() {
     let mine: Vec<&str> = metrics.lines().filter(|line| line.starts_with("recoverd_relay")).collect();
     assert!(!mine.iter().any(|line| line.contains("99999999999999999999") || line.contains("%00")), "{mine:?}");
     still_serves(&world, &sentry).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_where_it_seems_to_be() {
+    let sentry = Ingest::spawn().await;
+    let world = World::with(&sentry.settings("")).await;
+    let table = ["/api/../x", "/api/7/%2e%2E/x", "/api/7/.%2e", "/api/./7/store/", "/api/..%2f..%2Fx", "/api/7/..\\x"];
+    for path in table {
+        let mut stream = connect(&world).await;
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(status_line(&mut stream).await.starts_with("HTTP/1.1 404"), "{path}");
+    }
+    let (_, metrics) = world.get("/metrics").await;
+    let counted = format!("recoverd_relay_refused_total{{reason=\"dot_segments\"}} {}", table.len());
+    assert!(metrics.contains(&counted), "{metrics}");
+    still_serves(&world, &sentry).await;
+    assert!(sentry.is_quiet().await);
     world.finish().await;
 }
 
