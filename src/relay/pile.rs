@@ -1,13 +1,13 @@
 //! A body while it is gathered: in memory as long as it is small and there is room for all, else in a file without a name.
 
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use tokio::fs::{File, OpenOptions};
-use tokio::io::AsyncWriteExt as _;
 
 use crate::machinery::blocks::blocks;
 use crate::machinery::spool;
@@ -67,13 +67,18 @@ impl Room {
     }
 
     /// A file that is gone with its last user.
-    async fn file(&self) -> io::Result<File> {
-        tokio::fs::create_dir_all(&self.0.drafts).await?;
+    async fn file(&self) -> io::Result<Arc<File>> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.0.drafts.join(format!("{}-{number}.draft", std::process::id()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).await?;
-        tokio::fs::remove_file(&path).await?;
-        Ok(file)
+        let room = self.clone();
+        let making = tokio::task::spawn_blocking(move || {
+            let drafts = &room.0.drafts;
+            std::fs::create_dir_all(drafts)?;
+            let path = drafts.join(format!("{}-{number}.draft", std::process::id()));
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(Arc::new(file))
+        });
+        making.await.map_err(io::Error::other)?
     }
 }
 
@@ -132,7 +137,7 @@ pub(super) struct Pile {
     held: usize,
     share: Share,
     /// What does not fit, and all that came before it.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     bytes: u64,
 }
 
@@ -171,13 +176,14 @@ impl Pile {
     async fn spill(&mut self) -> io::Result<()> {
         self.close_tail();
         self.share.write(self.held as u64)?;
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(self.share.room.file().await?),
+        let mut file = match &mut self.file {
+            Some(file) => file.clone(),
+            none => none.insert(self.share.room.file().await?).clone(),
         };
-        for piece in self.pieces.drain(..) {
-            file.write_all(&piece).await?;
-        }
+        let pieces = std::mem::take(&mut self.pieces);
+        // As they are: tokio's files copy what they write, and each keeps a buffer for that.
+        let writing = tokio::task::spawn_blocking(move || pieces.iter().try_for_each(|piece| file.write_all(piece)));
+        writing.await.map_err(io::Error::other)??;
         self.held = 0;
         self.share.covers(0);
         Ok(())
@@ -192,10 +198,7 @@ impl Pile {
         }
         let body = match self.file {
             None => spool::Body::Held(self.pieces),
-            Some(mut file) => {
-                file.flush().await?;
-                spool::Body::File(Arc::new(file.into_std().await), self.bytes)
-            }
+            Some(file) => spool::Body::File(file, self.bytes),
         };
         Ok(Closed { body, _share: self.share })
     }
@@ -232,7 +235,7 @@ mod tests {
     async fn a_draft_is_nobody_elses_to_read_and_has_no_name() {
         let directory = tempfile::tempdir().unwrap();
         let file = Room::of(directory.path().to_owned(), 0, 0).file().await.unwrap();
-        assert_eq!(file.metadata().await.unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
     }
 
