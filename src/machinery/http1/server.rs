@@ -320,7 +320,12 @@ impl Incoming<'_, '_> {
                 self.let_go_on()?;
             }
             let missing = wanted.saturating_sub(self.read.len());
-            let read = ready!(poll_fill(self.reader, self.read, self.room.max(missing), context))?;
+            let filled = poll_fill(self.reader, self.read, self.room.max(missing), context);
+            if filled.is_pending() && self.read.is_empty() {
+                // Nobody knows how long that will last.
+                *self.read = BytesMut::new();
+            }
+            let read = ready!(filled)?;
             if read == 0 {
                 return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
             }
