@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::CONTENT_ENCODING;
 use http::{Method, Uri};
 use hyper::body::Body;
 use tokio::sync::mpsc;
@@ -266,7 +266,6 @@ impl Relay {
             self.metrics.attributed(&sender.whose);
             self.tally.count(target.project_number(), report, &sender.whose);
         }
-        fields.remove(&CONTENT_LENGTH);
         if is_decoded {
             fields.remove(&CONTENT_ENCODING);
         }

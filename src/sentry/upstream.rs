@@ -8,7 +8,7 @@ mod payload;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Method;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority as HostAndPort, PathAndQuery, Scheme, Uri};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -33,7 +32,7 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use crate::machinery::crew;
-use crate::machinery::http1::{Extent, Fields, Reply, is_same, put_field};
+use crate::machinery::http1::{Extent, Fields, Reply, is_same, put_field, put_length};
 use line::{Fault, Head, Line, Outgoing};
 pub use payload::Payload;
 
@@ -223,6 +222,9 @@ impl Upstream {
     }
 }
 
+/// Headers that each connection says anew.
+const OURS: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
+
 impl Shared {
     fn head(&self, method: &Method, target: &Uri, fields: &Fields, bytes: u64) -> Vec<u8> {
         let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -233,13 +235,12 @@ impl Shared {
             head.extend_from_slice(part.as_bytes());
         }
         for (name, value) in fields.iter() {
-            if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].iter().any(|ours| is_same(name, ours)) {
+            if !OURS.iter().any(|ours| is_same(name, ours)) {
                 put_field(&mut head, name, value);
             }
         }
         if bytes > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
-            // A vector takes everything.
-            let _ = write!(head, "content-length: {bytes}\r\n");
+            put_length(&mut head, bytes);
         }
         head.extend_from_slice(b"\r\n");
         head
@@ -271,7 +272,7 @@ impl Shared {
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let uri =
             Uri::builder().scheme(self.scheme.clone()).authority(self.host.clone()).path_and_query("/").build()?;
-        Ok(Line::new(TokioIo::new(self.connector.clone().oneshot(uri).await?)))
+        Ok(Box::new(Line::new(TokioIo::new(self.connector.clone().oneshot(uri).await?))))
     }
 
     fn answer(
@@ -320,7 +321,8 @@ impl Shared {
     }
 }
 
-type Connection = Line<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
+/// Large, since it may be one with TLS: it goes from hand to hand by its place.
+type Connection = Box<Line<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>;
 
 /// Connections that nobody uses.
 #[derive(Default)]
