@@ -338,12 +338,13 @@ fn the_sidecars_variables_and_the_relays_file_are_settings_of_a_relay() {
     fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
     let file = read("deploy/k8s/relay-daemonset/recoverd.toml");
     let file = file.replace("/run/secrets/recoverd/admin", &token.display().to_string());
-    for (text, variables, whose) in [("", variables, Whose::OwnPod), (&*file, Environment::new(), Whose::PodsOfTheNode)]
-    {
+    // All containers of a pod share its ports, and 8080 is the application's.
+    let table = [("", variables, Whose::OwnPod, 0), (&*file, Environment::new(), Whose::PodsOfTheNode, 8080)];
+    for (text, variables, whose, webhooks) in table {
         let path = directory.path().join("recoverd.toml");
         fs::write(&path, text).unwrap();
         let settings = Settings::load(Some(&path), &variables).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(settings.relay().unwrap().whose, whose);
+        assert_eq!((settings.relay().unwrap().whose, settings.webhooks.listen.port()), (whose, webhooks));
         assert!(settings.warnings().iter().all(|warning| !warning.contains("relay")), "{:?}", settings.warnings());
     }
 }
