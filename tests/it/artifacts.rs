@@ -310,6 +310,19 @@ fn the_relays_ports_are_the_same_in_its_settings_its_manifests_and_the_image() {
     assert!(read("Dockerfile").contains(" 8082"));
 }
 
+/// By an argument of `serve` alone, a command that is run in the pod would read others.
+#[test]
+fn every_command_in_a_pod_reads_the_settings_that_are_mounted() {
+    for shape in ["daemonset/daemonset.yaml", "single/statefulset.yaml", "relay-daemonset/daemonset.yaml"] {
+        let manifest = read(Path::new("deploy/k8s").join(shape));
+        assert!(
+            manifest.contains("name: RECOVERD_CONFIG\n              value: /etc/recoverd/recoverd.toml\n"),
+            "{shape}"
+        );
+        assert!(manifest.contains("mountPath: /etc/recoverd\n") && !manifest.contains("--config"), "{shape}");
+    }
+}
+
 /// What the relay on a node cannot do without.
 #[test]
 fn the_relays_pod_knows_its_node_and_may_see_pods_and_no_more() {
