@@ -310,6 +310,16 @@ fn the_relays_ports_are_the_same_in_its_settings_its_manifests_and_the_image() {
     assert!(read("Dockerfile").contains(" 8082"));
 }
 
+/// It holds 80 MiB of bodies by itself, beside the process and its connections.
+#[test]
+fn a_relay_has_the_memory_that_it_may_use() {
+    for manifest in ["relay-daemonset/daemonset.yaml", "sidecar/deployment.yaml"] {
+        let manifest = read(Path::new("deploy/k8s").join(manifest));
+        let limit = manifest.lines().filter_map(|line| line.trim().strip_prefix("memory: ")).next_back();
+        assert_eq!(limit, Some("256Mi"));
+    }
+}
+
 /// By an argument of `serve` alone, a command that is run in the pod would read others.
 #[test]
 fn every_command_in_a_pod_reads_the_settings_that_are_mounted() {
