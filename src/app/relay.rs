@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::StartError;
 use crate::config::Settings;
 use crate::datadog::AgentSink;
-use crate::domain::pod::PodIdentity;
+use crate::domain::pod::{Pod, PodIdentity};
 use crate::domain::signal::Tag;
 use crate::http::relay::RelayDoor;
 use crate::kubernetes::pods::{NodePods, PodApi, PodMetrics, PodWatch};
@@ -77,7 +77,15 @@ fn senders(
     registry: &mut Registry,
 ) -> Result<Senders, StartError> {
     match plan.whose {
-        Whose::OwnPod => Ok(Senders::own_pod(around.pod.clone(), plan.tags.clone(), plan.enrich)),
+        Whose::OwnPod => {
+            if plan.enrich && Pod::of(&around.pod.borrow(), &plan.tags).is_none() {
+                tracing::warn!(
+                    "POD_NAME or POD_NAMESPACE is not set, so events will carry no pod: set both by the Downward API, or \
+                     `relay.enrich = false`"
+                );
+            }
+            Ok(Senders::own_pod(around.pod.clone(), plan.tags.clone(), plan.enrich))
+        }
         Whose::PodsOfTheNode => {
             let node = around.pod.borrow().node.clone().filter(|node| is_name(node)).ok_or(StartError::NoNode)?;
             let health = around.health.optional("kubernetes");
