@@ -90,7 +90,7 @@ fn senders(
             let node = around.pod.borrow().node.clone().filter(|node| is_name(node)).ok_or(StartError::NoNode)?;
             let health = around.health.optional("kubernetes");
             let api = PodApi::new(settings.api_server(), health, PodMetrics::register(registry))?;
-            let pods = NodePods::new(around.clock.clone());
+            let pods = NodePods::new();
             let enrich = plan.enrich;
             let prepare = move |pod| Sender::pod(pod, enrich);
             let watch = PodWatch { pods: pods.clone(), node, choice: plan.tags.clone(), prepare, api };

@@ -29,7 +29,6 @@ use url::Url;
 use super::cluster::{self, ClusterError};
 use crate::domain::pod::{Pod, TagChoice, Unattributable};
 use crate::domain::pod_directory::{PodDirectory, Seen};
-use crate::machinery::clock::Clock;
 use crate::machinery::health;
 use crate::machinery::retry::{backoff, spread};
 pub use metrics::PodMetrics;
@@ -53,9 +52,10 @@ const TIDY: Duration = Duration::from_secs(30);
 /// What is known of the pods of this node; `P` is what is kept of each.
 pub struct NodePods<P> {
     directory: RwLock<PodDirectory<P>>,
-    /// Whether there was a list; sent again with every pod.
+    /// Whether there was a list; sent again with all that is told of a pod.
     has_list: watch::Sender<bool>,
-    clock: Clock,
+    /// What is remembered for a while is so by a clock that nobody sets.
+    began: Instant,
 }
 
 impl<P> fmt::Debug for NodePods<P> {
@@ -66,8 +66,8 @@ impl<P> fmt::Debug for NodePods<P> {
 
 impl<P: Clone> NodePods<P> {
     /// Knows nobody until there is a [`PodWatch`].
-    pub fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { directory: RwLock::default(), has_list: watch::Sender::new(false), clock })
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { directory: RwLock::default(), has_list: watch::Sender::new(false), began: Instant::now() })
     }
 
     /// Who has this address.
@@ -75,7 +75,7 @@ impl<P: Clone> NodePods<P> {
     /// # Errors
     /// Why that is not known.
     pub fn whose(&self, address: IpAddr) -> Result<P, Unattributable> {
-        let found = self.read().whose(address, self.clock.now());
+        let found = self.read().whose(address, self.now());
         found.map_err(|reason| match reason {
             Unattributable::UnknownAddress if !*self.has_list.borrow() => Unattributable::NotSynced,
             reason => reason,
@@ -91,7 +91,7 @@ impl<P: Clone> NodePods<P> {
         let _ = self.has_list.subscribe().wait_for(|has_list| *has_list).await;
     }
 
-    /// Waits for a pod with this address, for ever if there is none.
+    /// Waits until it is known who has this address, for ever if nobody has.
     ///
     /// # Cancel safety
     /// Safe: it only waits.
@@ -108,18 +108,23 @@ impl<P: Clone> NodePods<P> {
 
     /// The pod is there, anew or changed.
     pub fn applied(&self, seen: &Seen<P>) {
-        self.write().applied(seen, self.clock.now());
+        self.write().applied(seen, self.now());
         self.has_list.send_modify(|_| ());
     }
 
     /// The pod is gone.
     pub fn deleted(&self, uid: &Arc<str>) {
-        self.write().deleted(uid, self.clock.now());
+        self.write().deleted(uid, self.now());
+        self.has_list.send_modify(|_| ());
     }
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
 
     /// These are all that there are.
     pub fn are(&self, uids: &HashSet<Arc<str>>) {
-        self.write().listed(uids, self.clock.now());
+        self.write().listed(uids, self.now());
         self.has_list.send_replace(true);
     }
 
@@ -277,7 +282,7 @@ where
     }
 
     fn tidy(&self) {
-        self.pods.write().forget(self.pods.clock.now());
+        self.pods.write().forget(self.pods.now());
         self.count();
     }
 
