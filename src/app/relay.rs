@@ -14,7 +14,7 @@ use crate::datadog::AgentSink;
 use crate::domain::pod::{Pod, PodIdentity};
 use crate::domain::signal::Tag;
 use crate::http::relay::RelayDoor;
-use crate::kubernetes::pods::{NodePods, PodApi, PodMetrics, PodWatch};
+use crate::kubernetes::pods::{NodePods, Pace, PodApi, PodMetrics, PodWatch};
 use crate::machinery::clock::Clock;
 use crate::machinery::crew::Crew;
 use crate::machinery::health::Health;
@@ -93,7 +93,8 @@ fn senders(
             let pods = NodePods::new();
             let enrich = plan.enrich;
             let prepare = move |pod| Sender::pod(pod, enrich);
-            let watch = PodWatch { pods: pods.clone(), node, choice: plan.tags.clone(), prepare, api };
+            let watch =
+                PodWatch { pods: pods.clone(), node, choice: plan.tags.clone(), prepare, api, pace: Pace::default() };
             around.supervisor.spawn("pods", watch.run(around.supervisor.stop()));
             Ok(Senders::node_pods(pods))
         }

@@ -253,16 +253,6 @@ async fn while_the_api_server_refuses_the_pods_known_last_stay_and_it_heals_by_i
 }
 
 #[tokio::test]
-async fn when_the_cluster_is_set_back_to_a_backup_all_pods_are_listed_anew() {
-    let node = Node::with([pod("a", 1, &[ip(11)])], "").await;
-    node.api.set_back();
-    node.api.apply(pod("b", 1, &[ip(12)]));
-    node.shows("recoverd_kubernetes_lists_total 2").await;
-    assert_eq!(node.whose(12).await, "b");
-    node.finish().await;
-}
-
-#[tokio::test]
 async fn without_the_nodes_name_it_does_not_start_and_says_what_to_set() {
     let relay = crate::ingest::settings("http://127.0.0.1:9/", "mode = \"daemonset\"");
     for (node, api_server, says) in [
