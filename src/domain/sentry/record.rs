@@ -107,9 +107,14 @@ impl Standing {
     fn announce(&mut self, status: Status, group: Group, now: Timestamp) -> Option<Change> {
         let before = self.announced.map(|announced| announced.status);
         let moves = before.is_some() && group != self.group;
+        // While an OK is untold, the group may still have what was told before it.
+        let is_owed = self.announced.is_some_and(|told| told.status != Status::Ok || !told.confirmed);
         let before_group = std::mem::replace(&mut self.group, group);
-        if moves && before != Some(Status::Ok) && self.left.len() < Self::MAX_LEFT {
-            self.left.push(before_group);
+        if moves {
+            self.left.retain(|left| *left != self.group && *left != before_group);
+            if is_owed && self.left.len() < Self::MAX_LEFT {
+                self.left.push(before_group);
+            }
         }
         let change = Change::between(before, status);
         if change.is_none() && !moves {
@@ -595,6 +600,49 @@ mod tests {
         let mut stored = SentryRecord::Issue(record);
         stored.confirm(Status::Critical);
         assert!(stored.standing().unwrap().left().is_empty());
+    }
+
+    #[test]
+    fn what_is_renamed_before_its_ok_was_told_is_taken_back_where_it_was() {
+        let named = |second, state, name: &str| {
+            let mut report = alert(1, second, state);
+            report.about.name = Some(name.into());
+            report
+        };
+        let mut record = AlertRecord::default();
+        record.take(&named(1, AlertState::Critical, "CPU"), NOW);
+        record.announce(3, NOW);
+        let mut stored = SentryRecord::Alert(record);
+        stored.confirm(Status::Critical);
+        let SentryRecord::Alert(mut record) = stored else { unreachable!() };
+        for (second, state, name) in [(2, AlertState::Resolved, "CPU"), (3, AlertState::Critical, "CPU high")] {
+            record.take(&named(second, state, name), NOW);
+            record.announce(3, NOW);
+        }
+        let left = |record: &AlertRecord| -> Vec<_> {
+            record.standing().left().iter().filter_map(|group| group.name.clone()).collect()
+        };
+        assert_eq!(left(&record), ["CPU"]);
+        record.take(&named(4, AlertState::Critical, "CPU"), NOW);
+        record.announce(3, NOW);
+        assert_eq!(left(&record), ["CPU high"], "it has its old name again");
+    }
+
+    #[test]
+    fn an_issue_that_moves_before_its_ok_was_told_is_taken_back_where_it_was() {
+        let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+        record.announce(1, NOW);
+        let mut stored = SentryRecord::Issue(record);
+        stored.confirm(Status::Critical);
+        let SentryRecord::Issue(mut record) = stored else { unreachable!() };
+        record.take(&issue(2, IssueState::Resolved, Level::Error), NOW);
+        record.announce(1, NOW);
+        let mut moved = issue(3, IssueState::Resolved, Level::Error);
+        moved.about.project = Some("shop".into());
+        record.take(&moved, NOW);
+        record.announce(1, NOW);
+        let [left] = record.standing().left() else { panic!("{record:?}") };
+        assert_eq!(left.project.as_deref(), Some("web"));
     }
 
     #[test]
