@@ -62,11 +62,11 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// `None` when `address` is none.
+    /// `None` when `address` is none, or of a proxy that is spoken to in another way.
     pub fn parse(address: &str) -> Option<Self> {
         let matcher = Matcher::builder().all(address.to_owned()).build();
-        matcher.intercept(&Uri::from_static("https://sentry.invalid/"))?;
-        Some(Self(Arc::new(matcher)))
+        let by = matcher.intercept(&Uri::from_static("https://sentry.invalid/"))?;
+        (by.uri().scheme() == Some(&Scheme::HTTP)).then(|| Self(Arc::new(matcher)))
     }
 
     /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
