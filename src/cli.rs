@@ -82,7 +82,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Exit {
     let result = match (cli.command, outcome) {
         (Command::Demo(demo), _) => demo.run(),
         (Command::Config(config), outcome) => return config.run(outcome),
-        (Command::Doctor(doctor), outcome) => doctor.run(outcome),
+        (Command::Doctor(doctor), outcome) => doctor.run(outcome, environment),
         (_, Err(error)) => return refuse(&error),
         (Command::Serve, Ok(settings)) => serve::run(&settings, environment),
         (Command::Replay(replay), Ok(settings)) => replay.run(&settings),

@@ -1,9 +1,11 @@
 //! `recoverd doctor`: looks at everything that recoverd stands between, and says what is wrong and what to do.
 
 mod asking;
+mod doors;
 mod finding;
 mod jenkins;
 mod others;
+mod relay;
 mod sentry;
 mod store;
 
@@ -19,7 +21,8 @@ use serde::Serialize;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::{Exit, block_on, progress, table};
-use crate::config::{ConfigError, Controller, Settings};
+use crate::config::{ConfigError, Controller, Environment, Integration, Settings};
+use crate::kubernetes::downward;
 use finding::{Finding, Verdict};
 
 #[derive(Debug, Args)]
@@ -40,7 +43,11 @@ struct Report {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Doctor {
-    pub(super) fn run(&self, outcome: Result<Settings, ConfigError>) -> anyhow::Result<Exit> {
+    pub(super) fn run(
+        &self,
+        outcome: Result<Settings, ConfigError>,
+        environment: &Environment,
+    ) -> anyhow::Result<Exit> {
         let settings = match outcome {
             Ok(settings) => settings,
             Err(error) => {
@@ -49,7 +56,8 @@ impl Doctor {
                 return Ok(Exit::Usage);
             }
         };
-        let findings = block_on(examine(settings))?;
+        let node = downward::from_environment(environment).node;
+        let findings = block_on(examine(settings, node))?;
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
         self.print(findings);
         Ok(if failed { Exit::Failure } else { Exit::Success })
@@ -87,7 +95,7 @@ fn summary(failed: usize, warnings: usize) -> String {
 }
 
 /// All checks at once; their findings in a fixed order.
-async fn examine(settings: Settings) -> Vec<Finding> {
+async fn examine(settings: Settings, node: Option<String>) -> Vec<Finding> {
     let settings = Arc::new(settings);
     let mut checks = Checks { running: JoinSet::new(), begun: Vec::new() };
     let of_settings = of_settings(&settings);
@@ -110,12 +118,17 @@ async fn examine(settings: Settings) -> Vec<Finding> {
         let settings = settings.clone();
         checks.begin("sentry", async move {
             match settings.integrations().get(index) {
-                Some(integration) => vec![sentry::integration(integration).await],
+                Some(integration) => of_integration(&settings, integration).await,
                 None => Vec::new(),
             }
         });
     }
-    checks.begin("relay", sentry::upstreams(settings));
+    if settings.relay().is_some() {
+        checks.begin("relay", doors::of_relay(settings.clone()));
+        checks.begin("relay", relay::upstreams(settings.clone()));
+        checks.begin("relay spool", relay::spools(settings.clone()));
+        checks.begin("relay pods", relay::pods(settings, node));
+    }
     checks.end().await
 }
 
@@ -127,9 +140,16 @@ fn of_settings(settings: &Settings) -> Vec<Finding> {
 }
 
 async fn of_controller(settings: &Settings, controller: &Controller) -> Vec<Finding> {
-    let (mut findings, webhooks) = tokio::join!(jenkins::examine(controller), others::webhooks(settings, controller));
+    let (mut findings, webhooks) =
+        tokio::join!(jenkins::examine(controller), doors::of_controller(settings, controller));
     findings.push(webhooks);
     findings
+}
+
+async fn of_integration(settings: &Settings, integration: &Integration) -> Vec<Finding> {
+    let (asked, webhooks) =
+        tokio::join!(sentry::integration(integration), doors::of_integration(settings, integration));
+    vec![asked, webhooks]
 }
 
 /// What a thread has found. Nobody aborts one, so that it fails by a panic alone, which then is the check's.

@@ -4,6 +4,7 @@
 //!
 //! Metrics: see [`PodMetrics`].
 
+mod examine;
 mod metrics;
 mod slim;
 mod trouble;
@@ -32,6 +33,7 @@ use crate::domain::pod_directory::{PodDirectory, Seen};
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
 use crate::machinery::retry::{backoff, spread};
+pub use examine::examine;
 pub use metrics::PodMetrics;
 use slim::SlimPod;
 use trouble::Trouble;
