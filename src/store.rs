@@ -34,7 +34,7 @@ use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::record::{Closed, JobRecord, Taken};
 use crate::domain::removal::Removal;
 use crate::domain::rules::Rulebook;
-use crate::domain::sentry::record::SentryRecord;
+use crate::domain::sentry::record::{SentryRecord, Standing};
 use crate::domain::sentry::speech::SentryNews;
 use crate::domain::sentry::{Heard, IntegrationName, Occurrence, Seen, SentryKey};
 use crate::domain::status::{Change, Status};
@@ -87,7 +87,8 @@ impl News {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     Job(JobKey, Status),
-    Sentry(SentryKey, Status),
+    /// With how it stood; a notice has no standing.
+    Sentry(SentryKey, Option<Standing>),
 }
 
 /// News of a job.

@@ -329,7 +329,7 @@ impl Writer {
             }
             Command::Confirm { told } => told.iter().try_for_each(|told| match told {
                 Told::Job(key, status) => Ledger::confirm(pages, key, *status),
-                Told::Sentry(key, status) => self.ledger.sentry.confirm(pages, key, *status),
+                Told::Sentry(key, told) => self.ledger.sentry.confirm(pages, key, told.as_ref()),
             }),
             Command::ReviewSentry { keys, reply } => {
                 answers.push(Answer::Done(reply));

@@ -110,7 +110,8 @@ mod tests {
         record.announce(id, at);
         let mut stored = SentryRecord::Issue(record);
         if is_told {
-            stored.confirm(if state == IssueState::Open { Status::Critical } else { Status::Ok });
+            let told = stored.standing().cloned();
+            stored.confirm(told.as_ref());
         }
         let SentryRecord::Issue(record) = stored else { unreachable!() };
         record

@@ -6,13 +6,15 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::Pages;
 use crate::domain::build::Timestamp;
-use crate::domain::sentry::record::{AlertRecord, Ended, IssueRecord, NoticeRecord, ProjectRecord, SentryRecord};
+use crate::domain::sentry::record::{
+    AlertRecord, Ended, IssueRecord, NoticeRecord, ProjectRecord, SentryRecord, Standing,
+};
 use crate::domain::sentry::speech::SentryNews;
 use crate::domain::sentry::tally::{Room, Tally};
 use crate::domain::sentry::{
     AlertReport, Heard, IntegrationName, IssueReport, IssueState, Notice, Occurrence, Seen, SentryKey, Subject,
 };
-use crate::domain::status::{Change, Status};
+use crate::domain::status::Change;
 use crate::store::News;
 
 /// The steps, and each project's issues at a glance, which come from the records themselves at a start.
@@ -348,10 +350,10 @@ impl SentryLedger {
         &mut self,
         pages: &mut P,
         key: &SentryKey,
-        status: Status,
+        told: Option<&Standing>,
     ) -> Result<(), P::Error> {
         let Some(mut record) = pages.load_sentry(key)? else { return Ok(()) };
-        if !record.confirm(status) {
+        if !record.confirm(told) {
             return Ok(());
         }
         match (&key.subject, &record) {
@@ -505,7 +507,8 @@ mod tests {
             record.announce(id, NOW);
             let mut record = SentryRecord::Issue(record);
             if is_told {
-                record.confirm(Status::Ok);
+                let told = record.standing().cloned();
+                record.confirm(told.as_ref());
             }
             let key = SentryKey { integration: acme(), subject: Subject::Issue(id) };
             ledger.learn(&key, &record);
