@@ -40,6 +40,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
+use crate::domain::build::Timestamp;
 use crate::domain::pod::TagChoice;
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
@@ -176,6 +177,10 @@ pub struct Errands {
     pub teller: Teller,
 }
 
+/// Below the data's.
+pub const DIRECTORY: &str = "relay";
+const SPOOLS: &str = "spool";
+
 /// More of them than any disk has room for in its default size, so that they always can be counted in memory.
 const MOST_KEPT: usize = 1_000_000;
 
@@ -195,7 +200,7 @@ impl Relay {
     ) -> Result<(Self, Errands), RelayError> {
         let limits = spool::Limits { bytes: plan.spool_max_bytes, entries: MOST_KEPT, age: plan.spool_max_age };
         let mut behind = Vec::with_capacity(plan.upstreams.len());
-        let spools = directory.join("spool");
+        let spools = directory.join(SPOOLS);
         for url in &plan.upstreams {
             let upstream = Upstream::new(url, &plan.way)?;
             let kept = spools.join(spool_name(url));
@@ -309,6 +314,15 @@ impl Relay {
         let at = self.routes.iter().find(is_for).map_or(0, |route| route.upstream);
         self.behind.get(at)
     }
+}
+
+/// How many requests are kept for an upstream, and since when; `None` when there are none. `directory` is that of
+/// [`Relay::new`]. Blocks.
+///
+/// # Errors
+/// When it cannot be looked into.
+pub fn kept_for(directory: &Path, upstream: &Url) -> io::Result<Option<(usize, Timestamp)>> {
+    spool::look(&directory.join(SPOOLS).join(spool_name(upstream)))
 }
 
 /// A directory for what is kept for an upstream: no two have the same.

@@ -44,7 +44,7 @@ pub(super) fn start(
 ) -> Result<(), StartError> {
     let Some((plan, listener)) = settings.relay().zip(listener) else { return Ok(()) };
     let part = |upstream: &str| around.health.optional(&format!("relay {upstream}"));
-    let directory = settings.data_dir.join("relay");
+    let directory = settings.data_dir.join(crate::relay::DIRECTORY);
     let senders = senders(settings, plan, around, registry)?;
     let (relay, errands) =
         Relay::new(plan, senders, directory, around.clock.clone(), RelayMetrics::register(registry), part)?;

@@ -5,6 +5,7 @@
 //! Metrics: see [`PodMetrics`].
 
 mod api;
+mod examine;
 mod metrics;
 mod slim;
 mod trouble;
@@ -27,6 +28,7 @@ use crate::domain::pod::{Pod, TagChoice, Unattributable};
 use crate::domain::pod_directory::{PodDirectory, Seen};
 use crate::machinery::retry::{backoff, spread};
 pub use api::PodApi;
+pub use examine::examine;
 pub use metrics::PodMetrics;
 use slim::SlimPod;
 use trouble::{Place, Trouble};

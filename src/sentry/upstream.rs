@@ -61,11 +61,11 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// `None` when `address` is none.
+    /// `None` when `address` is none, or of a proxy that is spoken to in another way.
     pub fn parse(address: &str) -> Option<Self> {
         let matcher = Matcher::builder().all(address.to_owned()).build();
-        matcher.intercept(&Uri::from_static("https://sentry.invalid/"))?;
-        Some(Self(Arc::new(matcher)))
+        let by = matcher.intercept(&Uri::from_static("https://sentry.invalid/"))?;
+        (by.uri().scheme() == Some(&Scheme::HTTP)).then(|| Self(Arc::new(matcher)))
     }
 
     /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
@@ -148,6 +148,8 @@ struct Shared {
     host: HostAndPort,
     /// As the `Host` header says it: a port that goes without saying is left out.
     named: Box<str>,
+    /// Two of one host differ by their paths.
+    name: Box<str>,
     /// Without the slash at its end.
     prefix: Box<str>,
     connector: Connector,
@@ -189,14 +191,15 @@ impl Upstream {
             Some(port) => format!("{}:{port}", host.host()),
             None => host.host().to_owned(),
         };
-        let prefix = url.path().trim_end_matches('/').into();
+        let prefix = url.path().trim_end_matches('/');
+        let (name, prefix) = (format!("{host}{prefix}").into(), prefix.into());
         let (named, way, pools) = (named.into(), way.clone(), Default::default());
-        Ok(Self(Arc::new(Shared { scheme, host, named, prefix, connector, way, pools })))
+        Ok(Self(Arc::new(Shared { scheme, host, named, name, prefix, connector, way, pools })))
     }
 
-    /// Host and port, for people and metrics.
+    /// Host, port and path, for people and metrics.
     pub fn name(&self) -> &str {
-        self.0.host.as_str()
+        &self.0.name
     }
 
     /// Sends a request to a path, and returns the answer's head as soon as it is there. Of the `fields` those that belong to
@@ -474,5 +477,29 @@ impl tower::Service<Uri> for Road {
             // A proxy that takes the connection and says nothing would hold the request for good.
             tokio::time::timeout(patience, tunnel.call(to)).await?.map_err(Into::into)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_of_one_host_have_names_of_their_own() {
+        let way = Way {
+            connect_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            authorities: Vec::new(),
+            proxy: None,
+        };
+        let table = [
+            ("https://s.example/", "s.example"),
+            ("https://s.example:8443/", "s.example:8443"),
+            ("https://s.example/a/", "s.example/a"),
+            ("https://s.example/b/c/", "s.example/b/c"),
+        ];
+        for (url, name) in table {
+            assert_eq!(Upstream::new(&url.parse().unwrap(), &way).unwrap().name(), name);
+        }
     }
 }
