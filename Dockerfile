@@ -1,10 +1,15 @@
 # One static binary and the CA certificates, nothing else: no shell, no libc, no package manager.
 #
 #   docker build --tag recoverd:0.1.0 .
-#   docker run --publish 8080:8080 --volume "$PWD/recoverd.toml:/etc/recoverd.toml:ro" --volume recoverd:/var/lib/recoverd \
+#   docker run --publish 8080:8080 --volume recoverd:/var/lib/recoverd \
+#     --volume "$PWD/recoverd.toml:/etc/recoverd.toml:ro" \
+#     --volume "$PWD/jenkins.token:/run/secrets/jenkins:ro" --env RECOVERD_JENKINS__0__TOKENS_FILE=/run/secrets/jenkins \
+#     --add-host host.docker.internal:host-gateway --env DD_AGENT_HOST=host.docker.internal \
 #     recoverd:0.1.0 serve --config /etc/recoverd.toml
 #
-# In a container `listen` must not be a loopback address, and `data_dir` must be on a volume.
+# In a container `webhooks.listen` must not be a loopback address, and `data_dir` must be on a volume. User 65532 must be
+# able to read the token. An Agent on the host must take non-local traffic; one in a container of the same network is named
+# instead, DD_AGENT_HOST=datadog-agent.
 
 # Alpine's Rust links with musl, so the binary is static without further flags. The version is that of `rust-version`
 # in Cargo.toml or later.
@@ -25,7 +30,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     cargo build --release --locked --bin recoverd \
     && install -D -m 0755 target/release/recoverd /rootfs/recoverd \
     && install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /rootfs/etc/ssl/certs/ca-certificates.crt \
-    && install -d -m 0700 -o 65532 -g 65532 /rootfs/var/lib/recoverd
+    && install -d -m 0700 -o 65532 -g 65532 /rootfs/var/lib/recoverd \
+    && install -d -m 1777 /rootfs/tmp
 
 FROM scratch
 
@@ -37,7 +43,8 @@ LABEL org.opencontainers.image.title="recoverd" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# Keeps owners: the data directory belongs to the user below, and a fresh named volume takes that over.
+# Keeps owners: the data directory belongs to the user below, and a fresh named volume takes that over. /tmp is where `demo`
+# has its own.
 COPY --from=build /rootfs /
 
 # A number, since scratch has no /etc/passwd, and since Kubernetes' `runAsNonRoot` can only check a number.

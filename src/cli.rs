@@ -82,7 +82,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Exit {
     let result = match (cli.command, outcome) {
         (Command::Demo(demo), _) => demo.run(),
         (Command::Config(config), outcome) => return config.run(outcome),
-        (Command::Doctor(doctor), outcome) => doctor.run(outcome),
+        (Command::Doctor(doctor), outcome) => doctor.run(outcome, environment),
         (_, Err(error)) => return refuse(&error),
         (Command::Serve, Ok(settings)) => serve::run(&settings, environment),
         (Command::Replay(replay), Ok(settings)) => replay.run(&settings),
@@ -91,7 +91,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Exit {
     };
     result.unwrap_or_else(|error| {
         eprintln!("recoverd: {error:#}");
-        Exit::Failure
+        if error.is::<Misuse>() { Exit::Usage } else { Exit::Failure }
     })
 }
 
@@ -132,7 +132,35 @@ fn refuse(error: &ConfigError) -> Exit {
     Exit::Usage
 }
 
-/// For the commands that only ask or post.
-fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+/// What no command line should say, though it can be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+/// For the commands that only ask or post. What was left to a thread, a look at a disk or for a name, may hang for good, and
+/// is not waited for.
+fn block_on<T>(story: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let end = runtime.block_on(story);
+    runtime.shutdown_background();
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_keeps_no_command_from_its_end() {
+        let began = Instant::now();
+        let end = block_on(async {
+            // Longer than the test may take, and no longer, as its process waits for nobody.
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(20)));
+            7
+        });
+        assert_eq!(end.unwrap(), 7);
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
 }

@@ -160,7 +160,7 @@ impl Announcer {
                 News::Sentry(news) => {
                     let speaker = SentrySpeaker::new(&news.key.integration, &self.rulebook);
                     speaker.signals(&news, self.clock.now(), &mut signals);
-                    Some(Told::Sentry(news.key.clone(), news.status()))
+                    Some(Told::Sentry(news.key.clone(), news.record.standing().cloned()))
                 }
             };
             to_confirm.extend(told.map(|told| (signals.len(), told)));

@@ -33,13 +33,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::CONTENT_ENCODING;
 use http::{Method, Uri};
 use hyper::body::Body;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
+use crate::domain::build::Timestamp;
 use crate::domain::pod::TagChoice;
 use crate::machinery::clock::Clock;
 use crate::machinery::health;
@@ -177,6 +178,10 @@ pub struct Errands {
     pub teller: Teller,
 }
 
+/// Below the data's.
+pub const DIRECTORY: &str = "relay";
+const SPOOLS: &str = "spool";
+
 /// More of them than any disk has room for in its default size, so that they always can be counted in memory.
 const MOST_KEPT: usize = 1_000_000;
 
@@ -196,7 +201,7 @@ impl Relay {
     ) -> Result<(Self, Errands), RelayError> {
         let limits = spool::Limits { bytes: plan.spool_max_bytes, entries: MOST_KEPT, age: plan.spool_max_age };
         let (mut upstreams, mut homes) = (Vec::new(), Vec::new());
-        let spools = directory.join("spool");
+        let spools = directory.join(SPOOLS);
         for url in &plan.upstreams {
             upstreams.push(Upstream::new(url, &plan.way)?);
             let directory = spools.join(spool_name(url));
@@ -276,7 +281,6 @@ impl Relay {
             self.metrics.attributed(&sender.whose);
             self.tally.count(target.project_number(), report, &sender.whose);
         }
-        fields.remove(&CONTENT_LENGTH);
         if is_decoded {
             fields.remove(&CONTENT_ENCODING);
         }
@@ -333,6 +337,15 @@ fn route(routes: &[Route], project: &str, key: &str) -> usize {
         route.projects.iter().any(|known| known == project) || route.keys.iter().any(|known| known == key)
     };
     routes.iter().find(is_for).map_or(0, |route| route.upstream)
+}
+
+/// How many requests are kept for an upstream, and since when; `None` when there are none. `directory` is that of
+/// [`Relay::new`]. Blocks.
+///
+/// # Errors
+/// When it cannot be looked into.
+pub fn kept_for(directory: &Path, upstream: &Url) -> io::Result<Option<(usize, Timestamp)>> {
+    spool::look(&directory.join(SPOOLS).join(spool_name(upstream)))
 }
 
 /// A directory for what is kept for an upstream: no two have the same.
@@ -398,7 +411,6 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::domain::build::Timestamp;
     use crate::domain::pod::PodIdentity;
     use crate::machinery::health::Health;
 

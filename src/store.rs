@@ -1,7 +1,8 @@
 //! Where job records live. Every 2xx rests on [`Store::take`]: when it returns, the report survives a crash of the node.
 //!
 //! Metrics: `recoverd_store_commits_total`, `recoverd_store_commit_seconds`, `recoverd_store_checkpoint_seconds`,
-//! `recoverd_store_batch_reports`, `recoverd_store_failures_total`, `recoverd_store_damaged_total`, `recoverd_store_queue_depth`, `recoverd_announcements_dropped_total`.
+//! `recoverd_store_batch_reports`, `recoverd_store_failures_total`, `recoverd_store_damaged_total`, `recoverd_store_queue_depth`, `recoverd_announcements_dropped_total`,
+//! `recoverd_sentry_untold_dropped_total` by reason.
 
 mod checkpoint;
 mod codec;
@@ -17,7 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -31,7 +34,7 @@ use crate::domain::job::{ControllerName, JobKey};
 use crate::domain::record::{Closed, JobRecord, Taken};
 use crate::domain::removal::Removal;
 use crate::domain::rules::Rulebook;
-use crate::domain::sentry::record::SentryRecord;
+use crate::domain::sentry::record::{SentryRecord, Standing};
 use crate::domain::sentry::speech::SentryNews;
 use crate::domain::sentry::{Heard, IntegrationName, Occurrence, Seen, SentryKey};
 use crate::domain::status::{Change, Status};
@@ -84,7 +87,8 @@ impl News {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     Job(JobKey, Status),
-    Sentry(SentryKey, Status),
+    /// With how it stood; a notice has no standing.
+    Sentry(SentryKey, Option<Standing>),
 }
 
 /// News of a job.
@@ -217,6 +221,12 @@ pub struct StoreMetrics {
     damaged: Counter,
     queue_depth: Gauge,
     untold: Counter,
+    given_up: Family<Because, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Because {
+    reason: &'static str,
 }
 
 impl StoreMetrics {
@@ -230,6 +240,7 @@ impl StoreMetrics {
             damaged: Counter::default(),
             queue_depth: Gauge::default(),
             untold: Counter::default(),
+            given_up: Family::default(),
         };
         registry.register("recoverd_store_commits", "Durable commits", new.commits.clone());
         registry.register("recoverd_store_commit_seconds", "Time of a commit", new.commit_seconds.clone());
@@ -242,7 +253,15 @@ impl StoreMetrics {
         registry.register("recoverd_store_queue_depth", "Requests that wait for the writer", new.queue_depth.clone());
         let help = "News that found the announcer's queue full; their checks and events follow with the next round";
         registry.register("recoverd_announcements_dropped", help, new.untold.clone());
+        let help = "Issues of Sentry that are over and were given up before Datadog was told";
+        registry.register("recoverd_sentry_untold_dropped", help, new.given_up.clone());
+        drop(new.given_up());
         new
+    }
+
+    /// For issues that had to make room.
+    fn given_up(&self) -> Counter {
+        self.given_up.get_or_create(&Because { reason: "too_many_issues" }).clone()
     }
 }
 

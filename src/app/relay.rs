@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use super::StartError;
 use crate::config::Settings;
 use crate::datadog::AgentSink;
-use crate::domain::pod::PodIdentity;
+use crate::domain::pod::{Pod, PodIdentity};
 use crate::domain::signal::Tag;
 use crate::http::relay::RelayDoor;
-use crate::kubernetes::pods::{NodePods, PodApi, PodMetrics, PodWatch};
+use crate::kubernetes::pods::{NodePods, Pace, PodApi, PodMetrics, PodWatch};
 use crate::machinery::clock::Clock;
 use crate::machinery::crew::Crew;
 use crate::machinery::health::Health;
@@ -44,7 +44,7 @@ pub(super) fn start(
 ) -> Result<(), StartError> {
     let Some((plan, listener)) = settings.relay().zip(listener) else { return Ok(()) };
     let part = |upstream: &str| around.health.optional(&format!("relay {upstream}"));
-    let directory = settings.data_dir.join("relay");
+    let directory = settings.data_dir.join(crate::relay::DIRECTORY);
     let senders = senders(settings, plan, around, registry)?;
     let (relay, errands) =
         Relay::new(plan, senders, directory, around.clock.clone(), RelayMetrics::register(registry), part)?;
@@ -77,15 +77,24 @@ fn senders(
     registry: &mut Registry,
 ) -> Result<Senders, StartError> {
     match plan.whose {
-        Whose::OwnPod => Ok(Senders::own_pod(around.pod.clone(), plan.tags.clone(), plan.enrich)),
+        Whose::OwnPod => {
+            if plan.enrich && Pod::of(&around.pod.borrow(), &plan.tags).is_none() {
+                tracing::warn!(
+                    "POD_NAME or POD_NAMESPACE is not set, so events will carry no pod: set both by the Downward API, or \
+                     `relay.enrich = false`"
+                );
+            }
+            Ok(Senders::own_pod(around.pod.clone(), plan.tags.clone(), plan.enrich))
+        }
         Whose::PodsOfTheNode => {
             let node = around.pod.borrow().node.clone().filter(|node| is_name(node)).ok_or(StartError::NoNode)?;
             let health = around.health.optional("kubernetes");
             let api = PodApi::new(settings.api_server(), health, PodMetrics::register(registry))?;
-            let pods = NodePods::new(around.clock.clone());
+            let pods = NodePods::new();
             let enrich = plan.enrich;
             let prepare = move |pod| Sender::pod(pod, enrich);
-            let watch = PodWatch { pods: pods.clone(), node, choice: plan.tags.clone(), prepare, api };
+            let watch =
+                PodWatch { pods: pods.clone(), node, choice: plan.tags.clone(), prepare, api, pace: Pace::default() };
             around.supervisor.spawn("pods", watch.run(around.supervisor.stop()));
             Ok(Senders::node_pods(pods))
         }

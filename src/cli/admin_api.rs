@@ -8,6 +8,7 @@ use clap::Args;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::Misuse;
 use crate::config::{Secret, Settings};
 
 /// Where the running recoverd is.
@@ -55,7 +56,7 @@ impl AdminApi {
         let mut url = self.root.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(["api", "v1"]).extend(path),
-            Err(()) => bail!("{} is no address of an admin listener", self.root),
+            Err(()) => return Err(Misuse(format!("{} is no address of an admin listener", self.root)).into()),
         };
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -103,9 +104,10 @@ pub(super) fn client(root: &Url) -> anyhow::Result<Client> {
 }
 
 pub(super) fn read_token(file: &std::path::Path) -> anyhow::Result<SecretString> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the token in {}", file.display()))?;
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| Misuse(format!("cannot read the token in {shown}")))?;
     let first = text.lines().map(str::trim).find(|line| !line.is_empty());
-    Ok(first.with_context(|| format!("{} holds no token", file.display()))?.to_owned().into())
+    Ok(first.ok_or_else(|| Misuse(format!("{shown} holds no token")))?.to_owned().into())
 }
 
 /// A listener on every address is reached by the loopback's.

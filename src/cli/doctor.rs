@@ -1,12 +1,15 @@
 //! `recoverd doctor`: looks at everything that recoverd stands between, and says what is wrong and what to do.
 
 mod asking;
+mod doors;
 mod finding;
 mod jenkins;
 mod others;
+mod relay;
 mod sentry;
 mod store;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +18,11 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use serde::Serialize;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
-use super::{Exit, progress, small_runtime, table};
-use crate::config::{ConfigError, Controller, Settings};
+use super::{Exit, block_on, progress, table};
+use crate::config::{ConfigError, Controller, Environment, Integration, Settings};
+use crate::kubernetes::downward;
 use finding::{Finding, Verdict};
 
 #[derive(Debug, Args)]
@@ -39,7 +43,11 @@ struct Report {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Doctor {
-    pub(super) fn run(&self, outcome: Result<Settings, ConfigError>) -> anyhow::Result<Exit> {
+    pub(super) fn run(
+        &self,
+        outcome: Result<Settings, ConfigError>,
+        environment: &Environment,
+    ) -> anyhow::Result<Exit> {
         let settings = match outcome {
             Ok(settings) => settings,
             Err(error) => {
@@ -48,7 +56,8 @@ impl Doctor {
                 return Ok(Exit::Usage);
             }
         };
-        let findings = small_runtime()?.block_on(examine(settings));
+        let node = downward::from_environment(environment).node;
+        let findings = block_on(examine(settings, node))?;
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
         self.print(findings);
         Ok(if failed { Exit::Failure } else { Exit::Success })
@@ -86,9 +95,9 @@ fn summary(failed: usize, warnings: usize) -> String {
 }
 
 /// All checks at once; their findings in a fixed order.
-async fn examine(settings: Settings) -> Vec<Finding> {
+async fn examine(settings: Settings, node: Option<String>) -> Vec<Finding> {
     let settings = Arc::new(settings);
-    let mut checks = Checks { running: JoinSet::new(), begun: 0 };
+    let mut checks = Checks { running: JoinSet::new(), begun: Vec::new() };
     let of_settings = of_settings(&settings);
     checks.begin("settings", async { of_settings });
     checks.begin("store", store::look(settings.data_dir.clone()));
@@ -109,12 +118,17 @@ async fn examine(settings: Settings) -> Vec<Finding> {
         let settings = settings.clone();
         checks.begin("sentry", async move {
             match settings.integrations().get(index) {
-                Some(integration) => vec![sentry::integration(integration).await],
+                Some(integration) => of_integration(&settings, integration).await,
                 None => Vec::new(),
             }
         });
     }
-    checks.begin("relay", sentry::upstreams(settings));
+    if settings.relay().is_some() {
+        checks.begin("relay", doors::of_relay(settings.clone()));
+        checks.begin("relay", relay::upstreams(settings.clone()));
+        checks.begin("relay spool", relay::spools(settings.clone()));
+        checks.begin("relay pods", relay::pods(settings, node));
+    }
     checks.end().await
 }
 
@@ -126,43 +140,78 @@ fn of_settings(settings: &Settings) -> Vec<Finding> {
 }
 
 async fn of_controller(settings: &Settings, controller: &Controller) -> Vec<Finding> {
-    let (mut findings, webhooks) = tokio::join!(jenkins::examine(controller), others::webhooks(settings, controller));
+    let (mut findings, webhooks) =
+        tokio::join!(jenkins::examine(controller), doors::of_controller(settings, controller));
     findings.push(webhooks);
     findings
 }
 
+async fn of_integration(settings: &Settings, integration: &Integration) -> Vec<Finding> {
+    let (asked, webhooks) =
+        tokio::join!(sentry::integration(integration), doors::of_integration(settings, integration));
+    vec![asked, webhooks]
+}
+
+/// What a thread has found. Nobody aborts one, so that it fails by a panic alone, which then is the check's.
+fn whole<T>(looked: Result<T, JoinError>) -> T {
+    looked.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+}
+
 struct Checks {
-    running: JoinSet<(usize, Vec<Finding>)>,
-    begun: usize,
+    running: JoinSet<Vec<Finding>>,
+    /// In the order in which they are told.
+    begun: Vec<(Id, &'static str)>,
 }
 
 impl Checks {
     fn begin(&mut self, name: &'static str, check: impl Future<Output = Vec<Finding>> + Send + 'static) {
-        let place = self.begun;
-        self.begun += 1;
-        self.running.spawn(async move {
-            let findings = tokio::time::timeout(PATIENCE, check).await.unwrap_or_else(|_| {
+        let begun = self.running.spawn(async move {
+            tokio::time::timeout(PATIENCE, check).await.unwrap_or_else(|_| {
                 let found = format!("it had no result after {} s", PATIENCE.as_secs());
                 vec![Finding::failed(
                     name,
                     found,
                     "see whether this machine is overloaded, or its disk or network hangs",
                 )]
-            });
-            (place, findings)
+            })
         });
+        self.begun.push((begun.id(), name));
     }
 
     async fn end(mut self) -> Vec<Finding> {
-        let progress = progress::bar(self.begun, "checks");
-        let mut done = Vec::with_capacity(self.begun);
-        while let Some(check) = self.running.join_next().await {
-            // A check that panicked was told of by the panic.
+        let progress = progress::bar(self.begun.len(), "checks");
+        let mut done = HashMap::with_capacity(self.begun.len());
+        while let Some(check) = self.running.join_next_with_id().await {
+            // One that panicked leaves nothing, and the panic has told why.
             done.extend(check);
             progress.inc(1);
         }
         progress.finish_and_clear();
-        done.sort_by_key(|(place, _)| *place);
-        done.into_iter().flat_map(|(_, findings)| findings).collect()
+        let of = |(id, name)| done.remove(&id).unwrap_or_else(|| vec![broken_off(name)]);
+        self.begun.into_iter().flat_map(of).collect()
+    }
+}
+
+fn broken_off(name: &str) -> Finding {
+    Finding::failed(
+        name,
+        "this check broke off, by a fault of recoverd's own",
+        "report it, with what standard error says above",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_check_that_breaks_off_has_failed() {
+        let mut checks = Checks { running: JoinSet::new(), begun: Vec::new() };
+        checks.begin("one", async { vec![Finding::ok("one", "it is good")] });
+        checks.begin("two", async { panic!("on purpose") });
+        checks.begin("three", async { vec![Finding::ok("three", "so is this")] });
+        let found = checks.end().await;
+        let verdicts: Vec<_> = found.iter().map(|finding| (finding.check.as_str(), finding.verdict)).collect();
+        assert_eq!(verdicts, [("one", Verdict::Ok), ("two", Verdict::Failed), ("three", Verdict::Ok)]);
     }
 }

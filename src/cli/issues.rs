@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::admin_api::{AdminApi, AdminArgs};
 use super::table::{StatusArg, colour, harmless, utc};
-use super::{Exit, small_runtime, table};
+use super::{Exit, block_on, table};
 use crate::config::Settings;
 use crate::http::admin::{IssueView, IssuesView};
 
@@ -58,13 +58,13 @@ pub(super) struct One {
 
 impl Issues {
     pub(super) fn run(self, settings: &Settings) -> anyhow::Result<Exit> {
-        small_runtime()?.block_on(async {
+        block_on(async {
             match self {
                 Self::List(list) => list.run(settings).await,
                 Self::Show(one) => one.show(settings).await,
                 Self::Forget(one) => one.forget(settings).await,
             }
-        })
+        })?
     }
 }
 

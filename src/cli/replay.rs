@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anstream::{eprintln, println};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret as _;
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::admin_api::{client, detail, reachable, read_token};
 use super::table::harmless;
-use super::{Exit, progress, small_runtime};
+use super::{Exit, Misuse, block_on, progress};
 use crate::config::{Secret, Settings};
 
 #[derive(Debug, Args)]
@@ -48,7 +48,7 @@ struct Outcome {
 
 impl Replay {
     pub(super) fn run(self, settings: &Settings) -> anyhow::Result<Exit> {
-        small_runtime()?.block_on(self.post_all(settings))
+        block_on(self.post_all(settings))?
     }
 
     async fn post_all(&self, settings: &Settings) -> anyhow::Result<Exit> {
@@ -56,7 +56,10 @@ impl Replay {
         let controller = match (&self.controller, controllers) {
             (Some(name), _) => name.clone(),
             (None, [only]) => only.name.to_string(),
-            (None, _) => bail!("there are several controllers in the settings: say which with --controller"),
+            (None, _) => {
+                let why = "there are several controllers in the settings: say which with --controller";
+                return Err(Misuse(why.to_owned()).into());
+            }
         };
         let token = if let Some(file) = &self.token_file {
             Some(read_token(file)?)
@@ -71,7 +74,7 @@ impl Replay {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["jenkins", &controller]);
         } else {
-            bail!("--url is no address of a webhook listener");
+            return Err(Misuse("--url is no address of a webhook listener".to_owned()).into());
         }
         let client = client(&url)?;
         let progress = progress::bar(self.files.len(), "documents");

@@ -4,6 +4,7 @@ mod relay;
 mod sentry;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -55,7 +56,9 @@ pub(super) fn check(settings: &mut Settings, layers: &mut Layers<'_>) -> Checked
         checks.wrong("data_dir", "is empty; name a directory, such as \"data\"");
     }
     checks.within("shutdown_deadline", settings.shutdown_deadline, &Settings::SHUTDOWN, span::show);
-    checks.within("webhooks.max_body_bytes", settings.webhooks.max_body_bytes, &WebhookSettings::BODY_BYTES, count);
+    let WebhookSettings { max_body_bytes, max_connections, max_connections_per_peer, .. } = settings.webhooks;
+    checks.within("webhooks.max_body_bytes", max_body_bytes, &WebhookSettings::BODY_BYTES, count);
+    checks.connections("webhooks", max_connections, max_connections_per_peer);
     let tags = checks.tags("datadog.tags", &settings.datadog.tags);
     for (index, jenkins) in settings.jenkins.iter_mut().enumerate() {
         checks.jenkins(&format!("jenkins[{index}]"), jenkins, &tags);
@@ -99,6 +102,13 @@ impl Checks<'_, '_> {
         if !range.contains(&value) {
             let (from, to) = (show(*range.start()), show(*range.end()));
             self.wrong(path, &format!("{} is not from {from} to {to}", show(value)));
+        }
+    }
+
+    /// More than any process has files for could not be counted.
+    fn connections(&mut self, table: &str, all: NonZeroUsize, per_peer: NonZeroUsize) {
+        for (key, value) in [("max_connections", all), ("max_connections_per_peer", per_peer)] {
+            self.within(&format!("{table}.{key}"), value.get(), &(1..=1_000_000), count);
         }
     }
 
@@ -176,23 +186,36 @@ impl Checks<'_, '_> {
 
     fn listeners(&mut self, settings: &Settings) {
         let (webhooks, admin) = (settings.webhooks.listen, settings.admin.listen);
-        let relay = Some(("relay.listen", settings.relay.listen)).filter(|_| settings.relay.enabled);
-        let listeners: Vec<_> =
-            [("webhooks.listen", webhooks), ("admin.listen", admin)].into_iter().chain(relay).collect();
-        for (index, (key, address)) in listeners.iter().enumerate() {
-            if let Some((other, _)) = listeners.iter().take(index).find(|(_, other)| overlap(*address, *other)) {
-                self.wrong(key, &format!("{address} is taken by `{other}`; choose another port"));
-            }
+        let mut tcp = vec![("webhooks.listen".to_owned(), webhooks), ("admin.listen".to_owned(), admin)];
+        tcp.extend(settings.relay.enabled.then(|| ("relay.listen".to_owned(), settings.relay.listen)));
+        let mut udp = Vec::new();
+        for (index, jenkins) in settings.jenkins.iter().enumerate() {
+            tcp.extend(jenkins.tcp_listen.map(|listen| (format!("jenkins[{index}].tcp_listen"), listen)));
+            udp.extend(jenkins.udp_listen.map(|listen| (format!("jenkins[{index}].udp_listen"), listen)));
         }
+        self.collisions(&tcp);
+        self.collisions(&udp);
         match settings.admin.access() {
-            Access::Open if !admin.ip().is_loopback() => self.warn(format!(
+            Access::Open => self.warn(format!(
                 "`admin.auth` is \"none\": everybody who reaches {admin} reads and changes what recoverd knows"
             )),
-            Access::LoopbackOnly if !admin.ip().is_loopback() => self.warn(format!(
-                "`admin.listen` is {admin} but there is no token: metrics and the API answer this host alone; set \
-                 `admin.tokens_file`"
-            )),
+            Access::LoopbackOnly if !admin.ip().is_loopback() => {
+                let whom = if admin.ip().is_unspecified() { "this host alone" } else { "nobody" };
+                self.warn(format!(
+                    "`admin.listen` is {admin} but there is no token: metrics and the API answer {whom}; set \
+                     `admin.tokens_file`"
+                ));
+            }
             _ => {}
+        }
+    }
+
+    fn collisions(&mut self, listeners: &[(String, SocketAddr)]) {
+        for (index, (key, address)) in listeners.iter().enumerate() {
+            if let Some((other, _)) = listeners.iter().take(index).find(|(_, other)| overlap(*address, *other)) {
+                let other = plain(other);
+                self.wrong(key, &format!("{address} is taken by `{other}`; choose another port"));
+            }
         }
     }
 
@@ -454,9 +477,10 @@ impl Checks<'_, '_> {
         self.checked.controllers.push(controller);
         let listen = settings.webhooks.listen;
         if !listen.ip().is_loopback() {
+            let whose = if listen.ip().is_unspecified() { "webhooks from other hosts" } else { "all webhooks" };
             self.warn(format!(
-                "`webhooks.listen` is {listen} but there is no [[jenkins]]: webhooks from other hosts are refused; \
-                 add one with a name and tokens"
+                "`webhooks.listen` is {listen} but there is no [[jenkins]]: {whose} are refused; add one with a name and \
+                 tokens"
             ));
         }
     }
@@ -474,8 +498,8 @@ fn count(value: usize) -> String {
 
 /// The address with a slash at its end. `such_as` is shown to whoever writes something else.
 fn normalise(raw: &str, such_as: &str) -> Result<String, String> {
-    // What stands before an @ may be a password.
-    let shown = if raw.contains('@') { "it".to_owned() } else { format!("{raw:?}") };
+    // What stands before an @ may be a password, and what follows the path a key.
+    let shown = if raw.contains(['@', '?', '#']) { "it".to_owned() } else { format!("{raw:?}") };
     let whole = format!("write it whole, such as {such_as}");
     let no_address = || format!("{shown} does not start with http:// or https:// and a host; {whole}");
     let mut url = Url::parse(raw.trim()).map_err(|error| match error {
@@ -489,7 +513,8 @@ fn normalise(raw: &str, such_as: &str) -> Result<String, String> {
         return Err("holds a user or password, which would show in every tag and link; remove it".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("{raw:?} has something after the path; leave only the address, such as {such_as}"));
+        let what = if url.query().is_some() { "query, from its `?` on" } else { "fragment, from its `#` on" };
+        return Err(format!("has a {what}; leave only the address, such as {such_as}"));
     }
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));

@@ -1,11 +1,14 @@
 //! One tree of values out of the file and the environment, which remembers where each value came from. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::schema::{self, Shape, join, plain};
@@ -66,8 +69,13 @@ impl<'a> Layers<'a> {
             builder = builder.set_default(path, value.as_str()).map_err(|error| self.unforeseen(&error))?;
         }
         let table = DeTable::parse(self.text).map_err(|error| self.syntax_error(&error))?;
+        let mut too_large = Vec::new();
         self.survey(self.schema, table.get_ref(), "");
-        builder = builder.add_source(config::File::from_str(self.text, config::FileFormat::Toml));
+        for (key, value) in table.get_ref() {
+            self.measure(key.get_ref(), value, &mut too_large);
+        }
+        let text = without(self.text, too_large);
+        builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         for (variable, value) in environment {
             let Some(name) = variable.strip_prefix(schema::PREFIX) else { continue };
             if schema::is_of_a_service(name) {
@@ -75,6 +83,7 @@ impl<'a> Layers<'a> {
             }
             match self.schema.locate(name) {
                 Ok((path, shape)) => {
+                    let path = self.as_in_the_file(path);
                     let value = typed(shape, value);
                     builder = builder.set_override(&path, value).map_err(|error| self.unforeseen(&error))?;
                     self.origins.insert(path, Origin::Variable(variable.clone()));
@@ -84,6 +93,12 @@ impl<'a> Layers<'a> {
         }
         let merged = builder.build().and_then(config::Config::try_deserialize);
         merged.map_err(|error| self.unforeseen(&error))
+    }
+
+    /// The operator's own keys, such as results, may be in capitals there, which a variable's name cannot show.
+    fn as_in_the_file(&self, path: String) -> String {
+        let known = self.origins.keys().find(|known| known.eq_ignore_ascii_case(&path));
+        known.cloned().unwrap_or(path)
     }
 
     /// The keys that stand outside any table.
@@ -214,6 +229,28 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// Notes every number that the reader of the file would end at, without a word about where. Its place goes to
+    /// `too_large`; it may be a secret that lacks its quotes.
+    fn measure(&mut self, path: &str, value: &Spanned<DeValue<'_>>, too_large: &mut Vec<Range<usize>>) {
+        match value.get_ref() {
+            DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_err() => {
+                self.problem(path, "is too large a number");
+                too_large.push(value.span());
+            }
+            DeValue::Array(members) => {
+                for (index, member) in members.iter().enumerate() {
+                    self.measure(&format!("{path}[{index}]"), member, too_large);
+                }
+            }
+            DeValue::Table(table) => {
+                for (key, value) in table {
+                    self.measure(&join(path, key.get_ref()), value, too_large);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn line_at(&self, offset: usize) -> usize {
         1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
@@ -229,6 +266,18 @@ impl<'a> Layers<'a> {
     fn unforeseen(&self, error: &config::ConfigError) -> ConfigError {
         ConfigError::one(format!("{}{error}", self.place("").1))
     }
+}
+
+/// The text with a number that every setting can hold where each of these stood, so that the rest can be read.
+fn without(text: &str, numbers: Vec<Range<usize>>) -> Cow<'_, str> {
+    let mut text = Cow::from(text);
+    for number in numbers {
+        if text.get(number.clone()).is_some() {
+            let instead = format!("{:<1$}", 1, number.len());
+            text.to_mut().replace_range(number, &instead);
+        }
+    }
+    text
 }
 
 /// The value of a variable in the type that belongs there; as text, when it is not of that type.

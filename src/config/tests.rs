@@ -147,6 +147,16 @@ fn a_wrong_type_names_what_was_found_and_what_was_expected() {
             "recoverd.toml:2: `datadog.resend_interval`: a span of time such as \"60s\", or a number of seconds",
         ),
         (
+            "[webhooks]\nmax_body_bytes = 99_999_999_999_999_999_999\nburst = { x = 0xffffffffffffffff }\nlistn = 1\n\
+             [admin]\ntokens = [99999999999999999999]",
+            "recoverd.toml:2: `webhooks.max_body_bytes`: is too large a number\n\
+             recoverd.toml:3: `webhooks.burst.x`: is too large a number\n\
+             recoverd.toml:3: `webhooks.burst`: expected a whole number from 1, found a table\n\
+             recoverd.toml:4: unknown key `webhooks.listn`; did you mean `webhooks.listen`?\n\
+             recoverd.toml:6: `admin.tokens`: is too large a number\n\
+             recoverd.toml:6: `admin.tokens`: expected a string, found a whole number",
+        ),
+        (
             "[webhooks]\nlisten = \"localhost:80\"",
             "recoverd.toml:2: `webhooks.listen`: \"localhost:80\" is not an IP address with a port, such as 127.0.0.1:8080",
         ),
@@ -199,6 +209,16 @@ fn what_contradicts_itself_is_refused_with_a_remedy() {
             controller("url = \"ftp://ci\""),
             "recoverd.toml:4: `jenkins.url`: \"ftp://ci\" does not start with http:// or https:// and a host; write it whole, \
              such as https://jenkins.example.com/",
+        ),
+        (
+            controller("url = \"https://ci/?depth=1\""),
+            "recoverd.toml:4: `jenkins.url`: has a query, from its `?` on; leave only the address, such as \
+             https://jenkins.example.com/",
+        ),
+        (
+            controller("url = \"https://ci/#top\""),
+            "recoverd.toml:4: `jenkins.url`: has a fragment, from its `#` on; leave only the address, such as \
+             https://jenkins.example.com/",
         ),
         (
             controller("url = \"ci.example.org\""),
@@ -281,6 +301,27 @@ fn what_would_do_harm_is_refused_with_a_remedy() {
         (
             "[webhooks]\nmax_body_bytes = 0".to_owned(),
             "recoverd.toml:2: `webhooks.max_body_bytes`: 0 is not from 1024 to 67108864",
+        ),
+        (
+            "[webhooks]\nmax_connections = 9223372036854775807".to_owned(),
+            "recoverd.toml:2: `webhooks.max_connections`: 9223372036854775807 is not from 1 to 1000000",
+        ),
+        (
+            "[webhooks]\nmax_connections_per_peer = 1_000_001".to_owned(),
+            "recoverd.toml:2: `webhooks.max_connections_per_peer`: 1000001 is not from 1 to 1000000",
+        ),
+        (
+            "[relay]\nmax_connections = 1_000_001".to_owned(),
+            "recoverd.toml:2: `relay.max_connections`: 1000001 is not from 1 to 1000000",
+        ),
+        (
+            controller("tcp_listen = \"127.0.0.1:8081\"\nudp_listen = \"127.0.0.1:8081\""),
+            "recoverd.toml:4: `jenkins.tcp_listen`: 127.0.0.1:8081 is taken by `admin.listen`; choose another port",
+        ),
+        (
+            controller("udp_listen = \"127.0.0.1:9001\"")
+                + &controller("udp_listen = \"127.0.0.1:9001\"").replace("main", "other"),
+            "recoverd.toml:8: `jenkins.udp_listen`: 127.0.0.1:9001 is taken by `jenkins.udp_listen`; choose another port",
         ),
         (
             "[admin]\nlisten = \"0.0.0.0:8080\"".to_owned(),
@@ -366,6 +407,18 @@ fn a_controller_can_be_set_by_the_environment_alone() {
     let rulebook = settings.rulebook();
     let rules = rulebook.of(&ControllerName::parse("main").unwrap()).unwrap();
     assert_eq!(rules.policy(&JobPath::parse("acme/web").unwrap()).verdict(Outcome::Unstable), Verdict::Ok);
+}
+
+#[test]
+fn a_variable_wins_over_a_result_in_whatever_case_the_file_has_it() {
+    for word in ["UNSTABLE", "Unstable", "unstable"] {
+        let text = controller(&format!("[[jenkins.rules]]\njobs = \"a\"\nresults = {{ {word} = \"hold\" }}"));
+        let settings = load(&text, &[("RECOVERD_JENKINS__0__RULES__0__RESULTS__UNSTABLE", "ok")]).unwrap();
+        let rulebook = settings.rulebook();
+        let rules = rulebook.of(&ControllerName::parse("main").unwrap()).unwrap();
+        assert_eq!(rules.policy(&JobPath::parse("a").unwrap()).verdict(Outcome::Unstable), Verdict::Ok, "{word}");
+        assert!(load(&settings.redacted_toml(), &[]).is_ok());
+    }
 }
 
 #[test]
@@ -599,8 +652,22 @@ fn what_is_unwise_is_warned_of() {
              `admin.tokens_file`",
         ),
         (
+            "[admin]\nlisten = \"10.1.2.3:8081\"",
+            "`admin.listen` is 10.1.2.3:8081 but there is no token: metrics and the API answer nobody; set \
+             `admin.tokens_file`",
+        ),
+        (
+            "[webhooks]\nlisten = \"10.1.2.3:8080\"",
+            "`webhooks.listen` is 10.1.2.3:8080 but there is no [[jenkins]]: all webhooks are refused; add one with a name \
+             and tokens",
+        ),
+        (
             "[admin]\nlisten = \"0.0.0.0:8081\"\nauth = \"none\"",
             "`admin.auth` is \"none\": everybody who reaches 0.0.0.0:8081 reads and changes what recoverd knows",
+        ),
+        (
+            "[admin]\nauth = \"none\"",
+            "`admin.auth` is \"none\": everybody who reaches 127.0.0.1:8081 reads and changes what recoverd knows",
         ),
         (
             &controller("url = \"http://ci.example/\"\nuser = \"reader\"\napi_token = \"11abc\""),
@@ -662,6 +729,8 @@ fn a_secret_shows_in_no_output() {
         integration(&format!("secrets_file = \"{file}\"\ntokens_file = \"{file}\"")),
         integration(&format!("url = \"http://s\"\norganization = \"o\"\napi_token = \"{MARKER}\"")),
         integration(&format!("url = \"https://s\"\norganization = \"o\"\napi_token_file = \"{file}\"")),
+        format!("[relay]\nproxy = \"http://u:{MARKER}@proxy:3128\""),
+        format!("[relay]\nenabled = true\nupstream = \"https://s/\"\nproxy = \"{MARKER}:{MARKER}@proxy:3128\""),
     ];
     for text in good {
         let settings = load(&text, &[]).unwrap();
@@ -688,6 +757,14 @@ fn a_secret_shows_in_no_output() {
         format!("[[jenkins]]\nname = \"a\"\nurl = \"https://u:{MARKER}@ci:port\"\nauth = \"none\""),
         format!("[[jenkins]]\nname = \"a\"\nurl = \"u:{MARKER}@ci\"\nauth = \"none\""),
         format!("[[jenkins]]\nname = \"a\"\nauth = \"none\"\ntokens = [\"{MARKER}\"]"),
+        controller(&format!("url = \"https://ci/?api_key={MARKER}\"")),
+        controller(&format!("url = \"https://ci/#{MARKER}\"")),
+        controller(&format!("url = \"ci/?api_key={MARKER}\"")),
+        controller(&format!("url = \"https://ci:port/?api_key={MARKER}\"")),
+        format!("[datadog]\nurl = \"https://api/?api_key={MARKER}\""),
+        format!("[relay]\nproxy = \"socks5://u:{MARKER}@proxy:1080\""),
+        format!("[relay]\nproxy = \"http://u:{MARKER}@:::\""),
+        format!("[relay]\nproxy = [\"{MARKER}\"]"),
         format!("[datadog]\napi_key = \"{MARKER} x\""),
         controller(&format!("api_token = \"{MARKER}\"")),
         controller(&format!("url = \"https://ci\"\nuser = \"u\"\napi_token = \"{MARKER} \\t\"")),
@@ -765,7 +842,9 @@ fn a_relay_without_a_sentry_or_with_one_that_is_recoverd_is_refused() {
         ("labels = [\"app=pod_name\"]", "`relay.labels`: recoverd sets pod_name itself"),
         ("labels = [\"=x\"]", "names nothing; write label or label=tag"),
         ("ca_file = \"nowhere.pem\"", "`relay.ca_file`: cannot read certificates from nowhere.pem"),
-        ("proxy = \"::\"", "`relay.proxy`: is not an address"),
+        ("proxy = \"::\"", "`relay.proxy`: is not the address of an HTTP proxy"),
+        ("proxy = \"socks5://proxy:1080\"", "`relay.proxy`: is not the address of an HTTP proxy"),
+        ("proxy = \"https://proxy:3128\"", "and no other kind is spoken to; write http://HOST:PORT"),
         ("max_body_bytes = 1", "is not from 65536 to 1073741824"),
         (
             "enabled = true\nupstream = \"https://s.example/\"\n[[relay.routes]]\nupstream = \"https://t.example/\"",
@@ -779,6 +858,19 @@ fn a_relay_without_a_sentry_or_with_one_that_is_recoverd_is_refused() {
     for (text, expected) in table {
         let said = complaint(&format!("[relay]\n{text}"));
         assert!(said.contains(expected), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_blank_proxy_is_none() {
+    for relay in ["", "enabled = true\nupstream = \"https://s.example/\"\n"] {
+        for proxy in ["", " "] {
+            let settings = load(&format!("[relay]\n{relay}proxy = {proxy:?}"), &[]).unwrap();
+            assert!(settings.relay.proxy.is_none());
+            assert!(settings.relay().is_none_or(|plan| plan.way.proxy.is_none()), "what the environment says");
+            let text = format!("[relay]\n{relay}proxy = \"http://proxy:3128\"");
+            assert!(load(&text, &[("RECOVERD_RELAY__PROXY", proxy)]).unwrap().relay.proxy.is_none());
+        }
     }
 }
 

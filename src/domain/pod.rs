@@ -76,12 +76,15 @@ pub enum Unattributable {
     HostNetwork,
     /// No pod of this node has, or had a moment ago, this address.
     UnknownAddress,
+    /// The pod that had the address is gone, and it may be that of one whose address is not known yet.
+    Contested,
     /// The API server has not told yet which pods there are.
     NotSynced,
 }
 
 impl Unattributable {
-    pub const ALL: [Self; 4] = [Self::NoIdentity, Self::HostNetwork, Self::UnknownAddress, Self::NotSynced];
+    pub const ALL: [Self; 5] =
+        [Self::NoIdentity, Self::HostNetwork, Self::UnknownAddress, Self::Contested, Self::NotSynced];
 
     /// As a metric's label.
     pub fn as_str(self) -> &'static str {
@@ -89,6 +92,7 @@ impl Unattributable {
             Self::NoIdentity => "no_identity",
             Self::HostNetwork => "host_network",
             Self::UnknownAddress => "unknown_address",
+            Self::Contested => "contested",
             Self::NotSynced => "not_synced",
         }
     }

@@ -8,8 +8,7 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONNECTION, CONTENT_TYPE,
-    EXPECT, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    ORIGIN, RETRY_AFTER, VIA,
 };
 use http::{HeaderName, Method, StatusCode};
 use http_body_util::{Either, Full};
@@ -21,21 +20,19 @@ use crate::relay::{Answer, Arrival, RATE_LIMITS, Refusal, Relay};
 use crate::sentry::upstream::AnswerBody;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What belongs to one connection, and what is said anew.
-const OF_A_CONNECTION: [HeaderName; 10] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    EXPECT,
+const OF_A_CONNECTION: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
 ];
 
 /// So many relays one behind another make sense; more are a loop.
@@ -116,7 +113,6 @@ impl RelayDoor {
             ));
         }
         drop_hops(fields);
-        fields.remove(&HOST);
         fields.push(&VIA, &self.via);
         if fields.contains(&FORWARDED_FOR) {
             let chain: Vec<&str> = fields.texts(&FORWARDED_FOR).chain([peer.name.as_str()]).collect();
@@ -141,8 +137,11 @@ fn has_dot_segments(path: &str) -> bool {
 
 fn drop_hops(fields: &mut Fields) {
     let named = fields.texts(&CONNECTION).flat_map(|line| line.split(','));
-    let named: Vec<HeaderName> = named.filter_map(|name| name.trim().parse().ok()).collect();
-    fields.retain(|written| !OF_A_CONNECTION.iter().chain(&named).any(|name| is_same(written, name)));
+    let named: Vec<String> = named.map(|name| name.trim().to_ascii_lowercase()).collect();
+    fields.retain(|written| {
+        let is = |name: &str| is_same(written, name);
+        !OF_A_CONNECTION.into_iter().any(is) && !named.iter().any(|name| is(name))
+    });
 }
 
 fn preflight(asked: &Fields) -> Reply<Told> {

@@ -26,6 +26,8 @@ pub enum DownwardError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is larger than 1 MiB", path.display())]
     TooLarge { path: PathBuf },
+    #[error("{} was put in another's place while it was read", path.display())]
+    Swapped { path: PathBuf },
     #[error("line {line} of {} is not key=\"value\"", path.display())]
     Line { path: PathBuf, line: usize },
 }
@@ -46,10 +48,17 @@ pub fn from_environment(environment: &BTreeMap<String, String>) -> PodIdentity {
 /// `pod` with the labels and annotations that the volume in `dir` has now. A volume or a file that is not there has none.
 ///
 /// # Errors
-/// When a file is there and cannot be understood; then nothing of the volume should be believed.
+/// When a file is there and cannot be understood, or the kubelet has swapped the volume meanwhile; then nothing of it should be
+/// believed.
 pub fn with_volume(dir: &Path, pod: &PodIdentity) -> Result<PodIdentity, DownwardError> {
-    let dir = version(dir).map_or_else(|| dir.to_owned(), |version| dir.join(version));
-    Ok(PodIdentity { labels: read(&dir.join("labels"))?, annotations: read(&dir.join("annotations"))?, ..pod.clone() })
+    let begun = version(dir);
+    let place = begun.as_ref().map_or_else(|| dir.to_owned(), |version| dir.join(version));
+    let (labels, annotations) = (read(&place.join("labels"))?, read(&place.join("annotations"))?);
+    // First the link is swapped, then what it led to is removed: a file that is missing then says nothing.
+    if version(dir) != begun || (begun.is_some() && !place.is_dir()) {
+        return Err(DownwardError::Swapped { path: place });
+    }
+    Ok(PodIdentity { labels, annotations, ..pod.clone() })
 }
 
 /// Follows the volume in `dir` until `stop`, and publishes what changed. Looks every `every`; a volume that appears later
@@ -267,6 +276,20 @@ mod tests {
         std::fs::create_dir(&labels).unwrap();
         let error = with_volume(room.path(), &PodIdentity::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot read {path}"));
+    }
+
+    #[test]
+    fn a_version_that_is_removed_while_it_is_read_has_not_lost_its_labels() {
+        let room = TempDir::new().unwrap();
+        publish(room.path(), "..2026_1", "app=\"web\"");
+        std::fs::remove_dir_all(room.path().join("..2026_1")).unwrap();
+        let error = with_volume(room.path(), &PodIdentity::default()).unwrap_err();
+        assert!(matches!(error, DownwardError::Swapped { .. }), "{error}");
+        std::fs::create_dir(room.path().join("..2026_1")).unwrap();
+        publish(room.path(), "..2026_2", "app=\"web\"");
+        assert_eq!(label(&with_volume(room.path(), &PodIdentity::default()).unwrap(), "app").as_deref(), Some("web"));
+        std::fs::remove_file(room.path().join("..2026_2").join("labels")).unwrap();
+        assert_eq!(label(&with_volume(room.path(), &PodIdentity::default()).unwrap(), "app"), None, "none were chosen");
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 //!
 //! Metrics: see [`PodMetrics`].
 
+mod api;
+mod examine;
 mod metrics;
 mod slim;
 mod trouble;
@@ -15,47 +17,39 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use kube::client::ClientBuilder;
+use futures_util::{FutureExt as _, StreamExt as _};
+use kube::Api;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tower::limit::RateLimitLayer;
-use tower::util::MapResponseLayer;
-use url::Url;
 
-use super::cluster::{self, ClusterError};
 use crate::domain::pod::{Pod, TagChoice, Unattributable};
 use crate::domain::pod_directory::{PodDirectory, Seen};
-use crate::machinery::clock::Clock;
-use crate::machinery::health;
 use crate::machinery::retry::{backoff, spread};
+pub use api::PodApi;
+pub use examine::examine;
 pub use metrics::PodMetrics;
 use slim::SlimPod;
-use trouble::Trouble;
+use trouble::{Place, Trouble};
 
 /// After this the API server ends a watch, and a dead connection is noticed soon after.
 const WATCH_SECONDS: u32 = 120;
-/// Nothing on a connection for so long means that it is dead.
-const SILENCE: Duration = Duration::from_secs(130);
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A watch that has begun and is not over after this is well.
+const LASTS: Duration = Duration::from_secs(1);
 /// A failure so long after the last one is the first of its own.
 const CALM: Duration = Duration::from_mins(2);
-/// After so many watches in a row that would not begin, where they were to begin may be what is wrong.
+/// After so many refusals, where the watch was to go on may be what is wrong.
 const STUCK: u32 = 3;
-/// Something on the way may end each watch as it begins.
-const MOST_REQUESTS: (u64, Duration) = (5, Duration::from_secs(1));
 const TIDY: Duration = Duration::from_secs(30);
 
 /// What is known of the pods of this node; `P` is what is kept of each.
 pub struct NodePods<P> {
     directory: RwLock<PodDirectory<P>>,
-    /// Whether there was a list; sent again with every pod.
+    /// Whether there was a list; sent again with all that is told of a pod.
     has_list: watch::Sender<bool>,
-    clock: Clock,
+    /// What is remembered for a while is so by a clock that nobody sets.
+    began: Instant,
 }
 
 impl<P> fmt::Debug for NodePods<P> {
@@ -66,8 +60,8 @@ impl<P> fmt::Debug for NodePods<P> {
 
 impl<P: Clone> NodePods<P> {
     /// Knows nobody until there is a [`PodWatch`].
-    pub fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { directory: RwLock::default(), has_list: watch::Sender::new(false), clock })
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { directory: RwLock::default(), has_list: watch::Sender::new(false), began: Instant::now() })
     }
 
     /// Who has this address.
@@ -75,7 +69,7 @@ impl<P: Clone> NodePods<P> {
     /// # Errors
     /// Why that is not known.
     pub fn whose(&self, address: IpAddr) -> Result<P, Unattributable> {
-        let found = self.read().whose(address, self.clock.now());
+        let found = self.read().whose(address, self.now());
         found.map_err(|reason| match reason {
             Unattributable::UnknownAddress if !*self.has_list.borrow() => Unattributable::NotSynced,
             reason => reason,
@@ -91,7 +85,7 @@ impl<P: Clone> NodePods<P> {
         let _ = self.has_list.subscribe().wait_for(|has_list| *has_list).await;
     }
 
-    /// Waits for a pod with this address, for ever if there is none.
+    /// Waits until it is known who has this address, for ever if nobody has.
     ///
     /// # Cancel safety
     /// Safe: it only waits.
@@ -108,19 +102,24 @@ impl<P: Clone> NodePods<P> {
 
     /// The pod is there, anew or changed.
     pub fn applied(&self, seen: &Seen<P>) {
-        self.write().applied(seen, self.clock.now());
+        self.write().applied(seen, self.now());
         self.has_list.send_modify(|_| ());
     }
 
     /// The pod is gone.
     pub fn deleted(&self, uid: &Arc<str>) {
-        self.write().deleted(uid, self.clock.now());
+        self.write().deleted(uid, self.now());
+        self.has_list.send_modify(|_| ());
     }
 
     /// These are all that there are.
     pub fn are(&self, uids: &HashSet<Arc<str>>) {
-        self.write().listed(uids, self.clock.now());
+        self.write().listed(uids, self.now());
         self.has_list.send_replace(true);
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, PodDirectory<P>> {
@@ -140,42 +139,7 @@ pub struct PodWatch<P, F> {
     /// Makes of a pod what is kept of it.
     pub prepare: F,
     pub api: PodApi,
-}
-
-/// The API server, asked for pods.
-pub struct PodApi {
-    client: Client,
-    health: health::Part,
-    metrics: PodMetrics,
-}
-
-impl PodApi {
-    /// Connects to nothing yet. `address` is that of the API server, where it is not the cluster's own.
-    ///
-    /// # Errors
-    /// When this is no pod, or one without a service account's token.
-    pub fn new(address: Option<&Url>, health: health::Part, metrics: PodMetrics) -> Result<Self, ClusterError> {
-        let mut config = cluster::config(address)?;
-        config.read_timeout = Some(SILENCE);
-        config.reset_reader_on_write = true;
-        // A watch that began well need not tell anything for hours: that it answers is the sign.
-        let (board, (most, within)) = (health.clone(), MOST_REQUESTS);
-        let notice = MapResponseLayer::new(move |response: http::Response<_>| {
-            if response.status().is_success() && board.up() {
-                tracing::info!("the API server tells of this node's pods");
-            }
-            response
-        });
-        let client = ClientBuilder::try_from(config)?.with_layer(&notice);
-        let client = client.with_layer(&RateLimitLayer::new(most, within)).build();
-        Ok(Self { client, health, metrics })
-    }
-}
-
-impl fmt::Debug for PodApi {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("PodApi").field("health", &self.health).finish_non_exhaustive()
-    }
+    pub pace: Pace,
 }
 
 impl<P, F> fmt::Debug for PodWatch<P, F> {
@@ -184,10 +148,33 @@ impl<P, F> fmt::Debug for PodWatch<P, F> {
     }
 }
 
-/// Failures in a row.
+/// When to ask again.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// After the first failure; then twice as long after each. Default: 0.5 s.
+    pub first_wait: Duration,
+    /// Default: 30 s.
+    pub longest_wait: Duration,
+    /// All pods are listed so often though nothing is known to be missed: a server that was set back to a backup answers a
+    /// watch with 200 and then with silence, until it has come to where the watch left off. Default: 30 min.
+    pub list_every: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(30),
+            list_every: Duration::from_mins(30),
+        }
+    }
+}
+
+/// Failures in a row. A list is none, and ends no row: where it comes and a watch does not, lists would follow one another.
 #[derive(Debug, Default)]
 struct Failures {
     count: u32,
+    /// Of these, since the last list, those after which the watch may have lost its place.
     stuck: u32,
     last: Option<Instant>,
     /// What was logged of them.
@@ -203,46 +190,76 @@ where
     ///
     /// # Cancel safety
     /// Dropped, the pods stay as they are known.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let _ = stop.run_until_cancelled(self.follow()).await;
     }
 
-    async fn follow(&self) {
+    async fn follow(&mut self) {
         let mut failures = Failures::default();
         let mut ticks = tokio::time::interval(TIDY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let fields = format!("spec.nodeName={}", self.node);
-            let config = watcher::Config::default().fields(&fields).timeout(WATCH_SECONDS);
-            let mut told = pin!(watcher(Api::<SlimPod>::all(self.api.client.clone()), config));
-            let mut listed = HashSet::new();
-            loop {
-                let told = tokio::select! {
-                    told = told.next() => told,
-                    _ = ticks.tick() => {
-                        self.tidy();
-                        continue;
-                    }
-                };
-                match told {
-                    Some(Ok(event)) => {
-                        // An attempt at a list is no success yet.
-                        if !matches!(event, Event::Init) {
-                            failures = Failures::default();
-                        }
-                        self.take(event, &mut listed);
-                    }
-                    Some(Err(error)) => {
-                        let wait = self.failed(&error, &mut failures);
-                        tokio::time::sleep(wait).await;
-                        if failures.stuck >= STUCK {
-                            failures.stuck = 0;
-                            break;
-                        }
-                    }
-                    None => break,
-                }
+            self.list_and_watch(&mut failures, &mut ticks).await;
+            if failures.count > 0 {
+                self.api.reconnect();
             }
+        }
+    }
+
+    /// Until all pods are to be listed anew.
+    async fn list_and_watch(&self, failures: &mut Failures, ticks: &mut Interval) {
+        let fields = format!("spec.nodeName={}", self.node);
+        let config = watcher::Config::default().fields(&fields).timeout(WATCH_SECONDS);
+        let mut told = pin!(watcher(Api::<SlimPod>::all(self.api.client.clone()), config));
+        let mut enough = pin!(tokio::time::sleep(spread(self.pace.list_every)));
+        let mut listed = HashSet::new();
+        // When a watch that has begun is one that lasts.
+        let mut well: Option<Instant> = None;
+        loop {
+            let told = tokio::select! {
+                told = told.next() => told,
+                () = self.api.begun.notified() => {
+                    well = Some(Instant::now() + LASTS);
+                    continue;
+                }
+                () = tokio::time::sleep_until(well.unwrap_or_else(Instant::now)), if well.is_some() => {
+                    well = None;
+                    self.is_well();
+                    continue;
+                }
+                _ = ticks.tick() => {
+                    self.tidy();
+                    continue;
+                }
+                () = &mut enough => return,
+            };
+            match told {
+                Some(Ok(event)) => {
+                    if matches!(event, Event::Apply(_) | Event::Delete(_)) {
+                        *failures = Failures::default();
+                        self.is_well();
+                    }
+                    self.take(event, &mut listed);
+                }
+                Some(Err(error)) => {
+                    let (wait, is_lost) = self.failed(&error, failures);
+                    tokio::time::sleep(wait).await;
+                    // One that had begun is over.
+                    well = None;
+                    let _ = self.api.begun.notified().now_or_never();
+                    if is_lost {
+                        failures.stuck = 0;
+                        return;
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn is_well(&self) {
+        if self.api.health.up() {
+            tracing::info!("the API server tells of this node's pods");
         }
     }
 
@@ -277,7 +294,7 @@ where
     }
 
     fn tidy(&self) {
-        self.pods.write().forget(self.pods.clock.now());
+        self.pods.write().forget(self.pods.now());
         self.count();
     }
 
@@ -285,9 +302,9 @@ where
         self.api.metrics.known(self.pods.read().len());
     }
 
-    /// Returns how long to wait before the next attempt.
-    fn failed(&self, error: &watcher::Error, failures: &mut Failures) -> Duration {
-        let Trouble { reason, why, is_stuck } = Trouble::of(error);
+    /// Returns how long to wait before the next attempt, and whether that must be a list.
+    fn failed(&self, error: &watcher::Error, failures: &mut Failures) -> (Duration, bool) {
+        let Trouble { reason, why, place } = Trouble::of(error);
         self.api.metrics.failed(reason);
         if failures.last.is_some_and(|last| last.elapsed() > CALM) {
             *failures = Failures::default();
@@ -301,7 +318,8 @@ where
             }
         }
         failures.count = failures.count.saturating_add(1);
-        failures.stuck = if is_stuck { failures.stuck + 1 } else { 0 };
-        spread(backoff(FIRST_WAIT, LONGEST_WAIT, failures.count))
+        failures.stuck += u32::from(place == Place::Doubtful);
+        let is_lost = place == Place::Lost || failures.stuck >= STUCK;
+        (spread(backoff(self.pace.first_wait, self.pace.longest_wait, failures.count)), is_lost)
     }
 }

@@ -233,6 +233,11 @@ pub fn poll_write<'a>(
     Poll::Ready(written.and_then(|written| if written > 0 { Ok(written) } else { Err(ErrorKind::WriteZero.into()) }))
 }
 
+/// Appends the line that tells a body's length.
+pub fn put_length(head: &mut Vec<u8>, bytes: u64) {
+    put_field(head, b"content-length", itoa::Buffer::new().format(bytes).as_bytes());
+}
+
 /// Appends the line of a field.
 pub fn put_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     head.reserve(name.len() + value.len() + 4);

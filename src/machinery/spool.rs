@@ -459,6 +459,24 @@ impl Place {
     }
 }
 
+/// How many entries there are, and when the oldest came; `None` when there are none. Changes nothing. Blocks.
+///
+/// # Errors
+/// When the directory is there and cannot be read.
+pub fn look(directory: &Path) -> io::Result<Option<(usize, Timestamp)>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    let mut seen = None;
+    for entry in entries {
+        let Some(place) = Place::parse(&entry?.file_name().to_string_lossy()) else { continue };
+        let (many, oldest) = seen.unwrap_or((0, place.came));
+        seen = Some((many + 1, place.came.min(oldest)));
+    }
+    Ok(seen)
+}
+
 fn on_disk(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK)
 }

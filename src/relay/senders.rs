@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,10 +12,10 @@ use crate::domain::pod::{Attribution, Pod, PodIdentity, TagChoice, Unattributabl
 use crate::kubernetes::pods::NodePods;
 use crate::sentry::envelope::Tags;
 
-/// So long events wait for the first list of pods, or for a pod at an address that is not known, counted from the first that
-/// has to. Then they go on without tags: SDKs wait two seconds for their last events when the application exits.
+/// So long events wait for the first list of pods, or for a pod at an address that is not known or is contested, counted from
+/// the first that has to. Then they go on without tags: SDKs wait two seconds for their last events when the application exits.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// So long nobody waits again for an address that belongs to no pod, as that of a proxy outside of the cluster.
+/// So long nobody waits again for an address where that was in vain, as for that of a proxy outside of the cluster.
 const STRANGE: Duration = Duration::from_mins(5);
 /// So many such addresses are remembered; beyond that nobody waits.
 const MOST_STRANGERS: usize = 1024;
@@ -61,7 +61,7 @@ struct OfNode {
     /// When nobody waits any more for the first list.
     patience: OnceLock<Instant>,
     /// When nobody waits any more for a pod at this address. The API server hears of a pod's address only after the pod has
-    /// begun, and one that fails at once has something to say.
+    /// begun, and one that fails at once has something to say; to a pod that is gone, at the same address, it would be ascribed.
     strangers: Mutex<HashMap<IpAddr, Instant>>,
 }
 
@@ -111,19 +111,27 @@ impl OfNode {
             let _ = tokio::time::timeout_at(patience, self.pods.listed()).await;
             found = self.pods.whose(peer);
         }
-        if matches!(found, Err(Unattributable::UnknownAddress)) {
-            let patience = self.patience_with(peer.to_canonical(), Instant::now());
-            if let Some(patience) = patience {
-                let appears = tokio::time::timeout_at(patience, self.pods.appears(peer)).await;
-                found = appears.map_err(|_| Unattributable::UnknownAddress);
+        if matches!(found, Err(Unattributable::UnknownAddress | Unattributable::Contested)) {
+            let address = peer.to_canonical();
+            if let Some(patience) = self.patience_with(address, Instant::now()) {
+                // Whether it has come or not shows at the second look.
+                let _ = tokio::time::timeout_at(patience, self.pods.appears(peer)).await;
+                found = self.pods.whose(peer);
+            }
+            if found.is_ok() {
+                self.strangers().remove(&address);
             }
         }
         found.unwrap_or_else(|reason| Sender::of(Attribution::Unknown(reason), false))
     }
 
+    fn strangers(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Until when to wait for a pod at this address; `None` when that was in vain a while ago.
     fn patience_with(&self, address: IpAddr, now: Instant) -> Option<Instant> {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strangers = self.strangers();
         if let Some(patience) = strangers.get(&address)
             && now < *patience + STRANGE
         {
@@ -154,7 +162,6 @@ mod tests {
     use super::*;
     use crate::domain::build::Timestamp;
     use crate::domain::pod_directory::Seen;
-    use crate::machinery::clock::Clock;
 
     #[tokio::test]
     async fn a_label_that_changes_is_on_the_next_event() {
@@ -186,12 +193,12 @@ mod tests {
         }
     }
 
-    fn pod(name: &str, address: [u8; 4]) -> Seen<Arc<Sender>> {
+    fn pod(name: &str, addresses: &[IpAddr]) -> Seen<Arc<Sender>> {
         let pod = Pod { name: name.into(), namespace: "shop".into(), tags: vec![] };
         Seen {
             uid: name.into(),
             created: Timestamp::from_millis(0),
-            addresses: vec![address.into()],
+            addresses: addresses.to_vec(),
             node_addresses: vec![],
             is_on_host_network: false,
             is_finished: false,
@@ -210,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn before_the_first_list_events_wait_for_a_moment_all_together() {
-        let senders = Senders::node_pods(NodePods::new(Clock::system()));
+        let senders = Senders::node_pods(NodePods::new());
         let began = Instant::now();
         for _ in 0..3 {
             assert_eq!(name(&*senders.of(PEER).await), Err(Unattributable::NotSynced));
@@ -220,11 +227,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_event_that_waited_for_the_first_list_is_its_pods() {
-        let pods = NodePods::new(Clock::system());
+        let pods = NodePods::new();
         let senders = Senders::node_pods(pods.clone());
         let listing = async {
             tokio::time::sleep(PATIENCE / 2).await;
-            pods.applied(&pod("web-1", [10, 1, 0, 5]));
+            pods.applied(&pod("web-1", &[PEER]));
             pods.are(&["web-1".into()].into());
         };
         let (sender, ()) = tokio::join!(senders.of(PEER), listing);
@@ -233,15 +240,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_event_of_a_pod_waits_until_its_address_is_known() {
-        let pods = NodePods::new(Clock::system());
+        let pods = NodePods::new();
         pods.are(&[].into());
         let senders = Senders::node_pods(pods.clone());
         let began = Instant::now();
         let beginning = async {
             tokio::time::sleep(PATIENCE / 4).await;
-            pods.applied(&pod("other", [10, 1, 0, 6]));
+            pods.applied(&pod("other", &[IpAddr::from([10, 1, 0, 6])]));
             tokio::time::sleep(PATIENCE / 4).await;
-            pods.applied(&pod("web-1", [10, 1, 0, 5]));
+            pods.applied(&pod("web-1", &[PEER]));
         };
         let (first, second, ()) = tokio::join!(senders.of(PEER), senders.of(PEER), beginning);
         assert_eq!((name(&first), name(&second)), (Ok("web-1"), Ok("web-1")));
@@ -249,8 +256,64 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_pod_that_is_gone_left_is_its_own_for_so_long_on_a_clock_that_nobody_sets() {
+        let pods = NodePods::new();
+        pods.applied(&pod("web-1", &[PEER]));
+        pods.are(&["web-1".into()].into());
+        pods.deleted(&"web-1".into());
+        let senders = Senders::node_pods(pods);
+        assert_eq!(name(&*senders.of(PEER).await), Ok("web-1"));
+        tokio::time::advance(Duration::from_mins(2)).await;
+        assert_eq!(name(&*senders.of(PEER).await), Err(Unattributable::UnknownAddress));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_event_of_a_pod_is_not_that_of_the_one_that_had_the_address_before() {
+        let pods = NodePods::new();
+        pods.applied(&pod("old", &[PEER]));
+        pods.are(&["old".into()].into());
+        let senders = Senders::node_pods(pods.clone());
+        // Again and again, as a job does that is run every minute.
+        for (last, next) in [("old", "web-1"), ("web-1", "web-2")] {
+            pods.deleted(&last.into());
+            pods.applied(&pod(next, &[]));
+            let beginning = async {
+                tokio::time::sleep(PATIENCE / 2).await;
+                pods.applied(&pod(next, &[PEER]));
+            };
+            let (sender, ()) = tokio::join!(senders.of(PEER), beginning);
+            assert_eq!(name(&sender), Ok(next));
+        }
+        pods.deleted(&"web-2".into());
+        pods.applied(&pod("web-3", &[]));
+        let leaving = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            pods.deleted(&"web-3".into());
+        };
+        let (sender, ()) = tokio::join!(senders.of(PEER), leaving);
+        assert_eq!(name(&sender), Ok("web-2"), "nobody else can have sent it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_pod_stays_without_an_address_a_contested_one_is_nobodys_and_waited_for_once() {
+        let pods = NodePods::new();
+        pods.applied(&pod("old", &[PEER]));
+        pods.are(&["old".into()].into());
+        pods.deleted(&"old".into());
+        pods.applied(&pod("new", &[]));
+        let senders = Senders::node_pods(pods.clone());
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(name(&*senders.of(PEER).await), Err(Unattributable::Contested));
+            assert_eq!(began.elapsed(), PATIENCE);
+        }
+        pods.applied(&pod("new", &[IpAddr::from([10, 1, 0, 6])]));
+        assert_eq!(name(&*senders.of(PEER).await), Ok("old"), "it has another");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_stranger_is_waited_for_once_and_of_too_many_none_is() {
-        let pods = NodePods::new(Clock::system());
+        let pods = NodePods::new();
         pods.are(&[].into());
         let senders = Senders::node_pods(pods);
         let began = Instant::now();

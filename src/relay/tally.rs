@@ -1,6 +1,6 @@
 //! What came in, by project and pod, for Datadog: `sentry.relay.events`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const MOST_SERIES: usize = 2_000;
 const IDLE_ROUNDS: u32 = 360;
 const ROUND: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
     project: Option<u64>,
     category: Category,
@@ -27,7 +27,7 @@ struct Series {
     pod: Option<PodName>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct PodName {
     name: Arc<str>,
     namespace: Arc<str>,
@@ -41,7 +41,7 @@ struct Count {
 
 /// Counts, and forgets what is told.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<HashMap<Series, Count>>);
+pub(super) struct Tally(Mutex<BTreeMap<Series, Count>>);
 
 impl Tally {
     pub(super) fn count(&self, project: Option<u64>, report: &Report, whose: &Attribution) {
@@ -77,7 +77,7 @@ impl Tally {
     }
 }
 
-fn add(tally: &mut HashMap<Series, Count>, mut series: Series, count: u32) {
+fn add(tally: &mut BTreeMap<Series, Count>, mut series: Series, count: u32) {
     if tally.len() >= MOST_SERIES && !tally.contains_key(&series) {
         // There are no more of these than categories times levels.
         (series.project, series.pod) = (None, None);

@@ -117,14 +117,14 @@ impl Resend {
             }
             // Until when it is probably being told just now, and when it happened.
             let untold = match record {
-                SentryRecord::Notice(notice) => (!notice.told).then_some((notice.touched, None, Status::Ok)),
+                SentryRecord::Notice(notice) => (!notice.told).then_some((notice.touched, None)),
                 _ => announced
                     .filter(|announced| !announced.confirmed)
-                    .map(|announced| (announced.at, announced.change(), announced.status)),
+                    .map(|announced| (announced.at, announced.change())),
             };
-            if let Some((at, change, status)) = untold.filter(|(at, ..)| now.since(*at) >= Self::IN_FLIGHT) {
+            if let Some((at, change)) = untold.filter(|(at, ..)| now.since(*at) >= Self::IN_FLIGHT) {
                 signals.extend(speaker.event(&key.subject, record, change, at).map(Signal::Event));
-                to_confirm.push((signals.len(), Told::Sentry(key.clone(), status)));
+                to_confirm.push((signals.len(), Told::Sentry(key.clone(), record.standing().cloned())));
             }
         }
         self.hand_over(signals, to_confirm).await

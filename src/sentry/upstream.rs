@@ -8,7 +8,7 @@ mod payload;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Method;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority as HostAndPort, PathAndQuery, Scheme, Uri};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -34,7 +33,7 @@ use tower::ServiceExt as _;
 use url::Url;
 
 use crate::machinery::crew;
-use crate::machinery::http1::{Extent, Fields, Reply, is_same, put_field};
+use crate::machinery::http1::{Extent, Fields, Reply, is_same, put_field, put_length};
 use line::{Fault, Head, Line, Outgoing};
 pub use payload::Payload;
 
@@ -63,11 +62,11 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// `None` when `address` is none.
+    /// `None` when `address` is none, or of a proxy that is spoken to in another way.
     pub fn parse(address: &str) -> Option<Self> {
         let matcher = Matcher::builder().all(address.to_owned()).build();
-        matcher.intercept(&Uri::from_static("https://sentry.invalid/"))?;
-        Some(Self(Arc::new(matcher)))
+        let by = matcher.intercept(&Uri::from_static("https://sentry.invalid/"))?;
+        (by.uri().scheme() == Some(&Scheme::HTTP)).then(|| Self(Arc::new(matcher)))
     }
 
     /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
@@ -150,6 +149,8 @@ struct Shared {
     host: HostAndPort,
     /// As the `Host` header says it: a port that goes without saying is left out.
     named: Box<str>,
+    /// Two of one host differ by their paths.
+    name: Box<str>,
     /// Without the slash at its end.
     prefix: Box<str>,
     connector: Connector,
@@ -191,14 +192,15 @@ impl Upstream {
             Some(port) => format!("{}:{port}", host.host()),
             None => host.host().to_owned(),
         };
-        let prefix = url.path().trim_end_matches('/').into();
+        let prefix = url.path().trim_end_matches('/');
+        let (name, prefix) = (format!("{host}{prefix}").into(), prefix.into());
         let (named, way, pools) = (named.into(), way.clone(), Default::default());
-        Ok(Self(Arc::new(Shared { scheme, host, named, prefix, connector, way, pools })))
+        Ok(Self(Arc::new(Shared { scheme, host, named, name, prefix, connector, way, pools })))
     }
 
-    /// Host and port, for people and metrics.
+    /// Host, port and path, for people and metrics.
     pub fn name(&self) -> &str {
-        self.0.host.as_str()
+        &self.0.name
     }
 
     /// Sends a request to a path, and returns the answer's head as soon as it is there. Of the `fields` those that belong to
@@ -224,6 +226,9 @@ impl Upstream {
     }
 }
 
+/// Headers that each connection says anew.
+const OURS: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
+
 impl Shared {
     fn head(&self, method: &Method, target: &Uri, fields: &Fields, bytes: u64) -> Vec<u8> {
         let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -234,13 +239,12 @@ impl Shared {
             head.extend_from_slice(part.as_bytes());
         }
         for (name, value) in fields.iter() {
-            if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].iter().any(|ours| is_same(name, ours)) {
+            if !OURS.iter().any(|ours| is_same(name, ours)) {
                 put_field(&mut head, name, value);
             }
         }
         if bytes > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
-            // A vector takes everything.
-            let _ = write!(head, "content-length: {bytes}\r\n");
+            put_length(&mut head, bytes);
         }
         head.extend_from_slice(b"\r\n");
         head
@@ -272,7 +276,7 @@ impl Shared {
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let uri =
             Uri::builder().scheme(self.scheme.clone()).authority(self.host.clone()).path_and_query("/").build()?;
-        Ok(Line::new(TokioIo::new(self.connector.clone().oneshot(uri).await?)))
+        Ok(Box::new(Line::new(TokioIo::new(self.connector.clone().oneshot(uri).await?))))
     }
 
     fn answer(
@@ -322,7 +326,8 @@ impl Shared {
     }
 }
 
-type Connection = Line<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
+/// Large, since it may be one with TLS: it goes from hand to hand by its place.
+type Connection = Box<Line<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>;
 
 /// Connections that nobody uses.
 #[derive(Default)]
@@ -484,5 +489,29 @@ impl tower::Service<Uri> for Road {
             // A proxy that takes the connection and says nothing would hold the request for good.
             tokio::time::timeout(patience, tunnel.call(to)).await?.map_err(Into::into)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_of_one_host_have_names_of_their_own() {
+        let way = Way {
+            connect_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            authorities: Vec::new(),
+            proxy: None,
+        };
+        let table = [
+            ("https://s.example/", "s.example"),
+            ("https://s.example:8443/", "s.example:8443"),
+            ("https://s.example/a/", "s.example/a"),
+            ("https://s.example/b/c/", "s.example/b/c"),
+        ];
+        for (url, name) in table {
+            assert_eq!(Upstream::new(&url.parse().unwrap(), &way).unwrap().name(), name);
+        }
     }
 }

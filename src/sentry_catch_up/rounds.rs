@@ -284,7 +284,7 @@ fn issue_report(issue: Issue, at: Timestamp) -> Option<IssueReport> {
         level: issue.level.as_deref().and_then(Level::read),
         title: issue.title,
         culprit: issue.culprit,
-        link: issue.permalink.filter(|link| link.starts_with("https://") || link.starts_with("http://")),
+        link: issue.permalink,
     };
     Some(IssueReport { id: issue.id, state, action: state.as_str(), at, about })
 }

@@ -109,7 +109,7 @@ impl Writer {
             other => OpenError::Database { path: path.clone(), source: Box::new(other) },
         })?;
         let shared = Shared::new(metrics.damaged.clone());
-        let (journal, Kept { projects, sentry }) = fill(&shared, base, directory)
+        let (journal, Kept { projects, sentry }) = fill(&shared, base, directory, metrics.given_up())
             .map_err(|broken| OpenError::Database { path: path.clone(), source: broken.0.into() })?;
         let checkpointer = Checkpointer::start(commands, metrics.clone()).map_err(OpenError::Thread)?;
         health.up();
@@ -329,7 +329,7 @@ impl Writer {
             }
             Command::Confirm { told } => told.iter().try_for_each(|told| match told {
                 Told::Job(key, status) => Ledger::confirm(pages, key, *status),
-                Told::Sentry(key, status) => self.ledger.sentry.confirm(pages, key, *status),
+                Told::Sentry(key, told) => self.ledger.sentry.confirm(pages, key, told.as_ref()),
             }),
             Command::ReviewSentry { keys, reply } => {
                 answers.push(Answer::Done(reply));
@@ -406,7 +406,7 @@ impl Writer {
         self.shared.clear();
         let base = Base::open(&self.path)?;
         base.try_room()?;
-        let (journal, kept) = fill(&self.shared, base, &self.directory)?;
+        let (journal, kept) = fill(&self.shared, base, &self.directory, self.metrics.given_up())?;
         self.journal = Some(journal);
         Ok(kept)
     }
@@ -419,7 +419,7 @@ struct Kept {
 }
 
 /// Reads the journal over the database.
-fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Kept), Broken> {
+fn fill(shared: &Shared, base: Base, directory: &Path, given_up: Counter) -> Result<(Journal, Kept), Broken> {
     let applied = base.prepare()?;
     let (journal, ahead) = Journal::open(directory, applied)?;
     shared.fill(base, ahead)?;
@@ -431,7 +431,7 @@ fn fill(shared: &Shared, base: Base, directory: &Path) -> Result<(Journal, Kept)
             Err(Broken(error)) => tracing::warn!(error, "what a parent holds cannot be read and is learned anew"),
         }
     }
-    let mut sentry = SentryLedger::default();
+    let mut sentry = SentryLedger::new(given_up);
     let mut after: Option<SentryKey> = None;
     loop {
         let page = shared.sentry_page(after.as_ref(), Tables::STRIDE).map_err(|error| Broken(error.to_string()))?;

@@ -310,6 +310,29 @@ fn the_relays_ports_are_the_same_in_its_settings_its_manifests_and_the_image() {
     assert!(read("Dockerfile").contains(" 8082"));
 }
 
+/// It holds 80 MiB of bodies by itself, beside the process and its connections.
+#[test]
+fn a_relay_has_the_memory_that_it_may_use() {
+    for manifest in ["relay-daemonset/daemonset.yaml", "sidecar/deployment.yaml"] {
+        let manifest = read(Path::new("deploy/k8s").join(manifest));
+        let limit = manifest.lines().filter_map(|line| line.trim().strip_prefix("memory: ")).next_back();
+        assert_eq!(limit, Some("256Mi"));
+    }
+}
+
+/// By an argument of `serve` alone, a command that is run in the pod would read others.
+#[test]
+fn every_command_in_a_pod_reads_the_settings_that_are_mounted() {
+    for shape in ["daemonset/daemonset.yaml", "single/statefulset.yaml", "relay-daemonset/daemonset.yaml"] {
+        let manifest = read(Path::new("deploy/k8s").join(shape));
+        assert!(
+            manifest.contains("name: RECOVERD_CONFIG\n              value: /etc/recoverd/recoverd.toml\n"),
+            "{shape}"
+        );
+        assert!(manifest.contains("mountPath: /etc/recoverd\n") && !manifest.contains("--config"), "{shape}");
+    }
+}
+
 /// What the relay on a node cannot do without.
 #[test]
 fn the_relays_pod_knows_its_node_and_may_see_pods_and_no_more() {
@@ -338,12 +361,13 @@ fn the_sidecars_variables_and_the_relays_file_are_settings_of_a_relay() {
     fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
     let file = read("deploy/k8s/relay-daemonset/recoverd.toml");
     let file = file.replace("/run/secrets/recoverd/admin", &token.display().to_string());
-    for (text, variables, whose) in [("", variables, Whose::OwnPod), (&*file, Environment::new(), Whose::PodsOfTheNode)]
-    {
+    // All containers of a pod share its ports, and 8080 is the application's.
+    let table = [("", variables, Whose::OwnPod, 0), (&*file, Environment::new(), Whose::PodsOfTheNode, 8080)];
+    for (text, variables, whose, webhooks) in table {
         let path = directory.path().join("recoverd.toml");
         fs::write(&path, text).unwrap();
         let settings = Settings::load(Some(&path), &variables).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(settings.relay().unwrap().whose, whose);
+        assert_eq!((settings.relay().unwrap().whose, settings.webhooks.listen.port()), (whose, webhooks));
         assert!(settings.warnings().iter().all(|warning| !warning.contains("relay")), "{:?}", settings.warnings());
     }
 }

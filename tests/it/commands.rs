@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
+use clap::CommandFactory as _;
+use recoverd::cli::Cli;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -169,6 +171,28 @@ async fn a_setting_with_a_typo_is_named_with_its_file_and_the_nearest_key() {
 }
 
 #[tokio::test]
+async fn a_command_line_that_cannot_be_meant_ends_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let two = "[[jenkins]]\nname = \"a\"\nauth = \"none\"\n[[jenkins]]\nname = \"b\"\nauth = \"none\"\n";
+    std::fs::write(path.join("recoverd.toml"), two).unwrap();
+    std::fs::write(path.join("empty"), "\n").unwrap();
+    let table: [(&[&str], &str); 6] = [
+        (&["replay", "x.json"], "say which with --controller"),
+        (&["replay", "--controller", "a", "--url", "mailto:x", "x.json"], "--url is no address of a webhook listener"),
+        (&["replay", "--controller", "a", "--token-file", "absent", "x.json"], "cannot read the token in absent"),
+        (&["jobs", "list", "--admin", "mailto:x"], "mailto:x is no address of an admin listener"),
+        (&["issues", "list", "--token-file", "absent"], "cannot read the token in absent: No such file"),
+        (&["jobs", "list", "--token-file", "empty"], "empty holds no token"),
+    ];
+    for (arguments, expected) in table {
+        let output = run(path, arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", err(&output));
+        assert!(err(&output).contains(expected), "{arguments:?}: {}", err(&output));
+    }
+}
+
+#[tokio::test]
 async fn settings_are_shown_without_their_secrets() {
     let world = World::spawn().await;
     let directory = world.directory.path();
@@ -183,24 +207,30 @@ async fn settings_are_shown_without_their_secrets() {
     world.finish().await;
 }
 
+/// All that there are, and those that hold others too.
+fn commands() -> Vec<String> {
+    fn below(command: &clap::Command, path: &str, into: &mut Vec<String>) {
+        for inner in command.get_subcommands() {
+            let path = format!("{path} {}", inner.get_name());
+            into.push(path.trim_start().to_owned());
+            below(inner, &path, into);
+        }
+    }
+    let mut all = Vec::new();
+    below(&Cli::command(), "", &mut all);
+    assert!(["doctor", "issues", "jobs list"].iter().all(|known| all.iter().any(|one| one == known)), "{all:?}");
+    all
+}
+
 #[tokio::test]
 async fn every_command_explains_itself_with_an_example() {
     let directory = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 9] = [
-        &["serve"],
-        &["demo"],
-        &["replay"],
-        &["jobs"],
-        &["jobs", "list"],
-        &["jobs", "show"],
-        &["jobs", "forget"],
-        &["config", "check"],
-        &["config", "show"],
-    ];
-    for command in commands {
-        let output = run(directory.path(), &[command, &["--help"]].concat()).await;
+    for command in commands() {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let output = run(directory.path(), &words).await;
         assert_eq!(output.status.code(), Some(0));
-        assert!(out(&output).contains("Example: recoverd "), "{command:?}: {}", out(&output));
+        let said = out(&output);
+        assert!(said.contains("Example: recoverd ") || said.contains("Examples: recoverd "), "{command}: {said}");
     }
     assert_eq!(run(directory.path(), &["no-such-command"]).await.status.code(), Some(2));
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::jenkins_server::{API_TOKEN, Class, Fault, JenkinsServer, USER};
+use crate::kubernetes_server::KubernetesServer;
 use crate::sentry_server::SentryServer;
 use crate::tls::TlsFront;
 use crate::world::{Process, TOKEN, recoverd};
@@ -84,6 +85,16 @@ impl Surroundings {
         let mut command = Command::new(recoverd());
         command.arg("doctor").args(arguments).envs(variables.iter().copied());
         command.current_dir(self.directory.path()).env_remove("RECOVERD_CONFIG").output().await.unwrap()
+    }
+
+    /// The verdict of one check, and what it found.
+    async fn finds(&self, text: &str, variables: &[(&str, &str)], check: &str) -> (String, String) {
+        let output = self.doctor(text, &["--json"], variables).await;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut findings = report["findings"].as_array().unwrap().iter();
+        let finding = findings.find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("{check}: {report}"));
+        let word = |key: &str| finding[key].as_str().unwrap().to_owned();
+        (word("verdict"), word("found"))
     }
 
     /// Its exit code and what it says, with the names that README uses.
@@ -313,6 +324,81 @@ async fn the_sentries_that_are_asked_and_relayed_to_are_looked_at() {
             "{text}\n{said}"
         );
     }
+}
+
+#[tokio::test]
+async fn sentrys_door_is_tried_with_a_signature() {
+    let mut around = Surroundings::new().await;
+    let sentry = |name: &str, secrets: &str| {
+        format!("[[sentry.integrations]]\nname = \"{name}\"\n{secrets}\ntokens = [\"{TOKEN}\"]\n")
+    };
+    let before = around.settings();
+    let good = format!("{before}\n{}", sentry("acme", &format!("secrets = [\"{TOKEN}\"]")));
+    around.start(&good).await;
+    let renewed = format!("{before}\n{}", sentry("acme", "secrets = [\"another-secret-than-before\"]"));
+    let renamed = good.replace("\"acme\"", "\"other\"");
+    let unsigned = format!("{before}\n{}", sentry("acme", ""));
+    let table = [
+        (&good, "acme", "ok", "takes them with the right secret"),
+        (&renewed, "acme", "failed", "refuses this integration's secret, so it runs with other settings"),
+        (&renamed, "other", "failed", "knows no integration other"),
+        (&unsigned, "acme", "skipped", "it has no secret"),
+    ];
+    for (text, name, verdict, found) in table {
+        let (said, what) = around.finds(text, &[], &format!("sentry {name} webhooks")).await;
+        assert!(said == verdict && what.contains(found), "{said}: {what}");
+    }
+}
+
+#[tokio::test]
+async fn the_relay_is_looked_at_from_all_sides() {
+    let mut around = Surroundings::new().await;
+    let (listen, kubernetes) = (free_address().await, KubernetesServer::spawn().await);
+    let good = format!(
+        "{}\n[relay]\nenabled = true\nlisten = \"{listen}\"\nupstream = \"http://{}/\"\n[kubernetes]\napi_server = \
+         \"http://{}/\"\n",
+        around.settings(),
+        around.cloud,
+        kubernetes.address
+    );
+    let (verdict, found) = around.finds(&good, &[], "relay").await;
+    assert!(verdict == "warning" && found.contains("nobody takes events at"), "{verdict}: {found}");
+    assert_eq!(around.finds(&good, &[], "relay spool").await.0, "ok", "it was never there");
+    around.start(&good).await;
+    let (verdict, found) = around.finds(&good, &[], "relay").await;
+    assert_eq!((verdict.as_str(), found), ("ok", format!("{listen} takes events")));
+    let stranger = serve(Router::new().fallback(async || "hello")).await;
+    let (verdict, found) = around.finds(&good.replace(&listen, &stranger), &[], "relay").await;
+    assert!(verdict == "failed" && found.contains("something else answers"), "{verdict}: {found}");
+
+    assert_eq!(around.finds(&good, &[], "relay spool").await.0, "ok");
+    let mut spools = around.directory.path().join("data/relay/spool").read_dir().unwrap();
+    let spool = spools.next().unwrap().unwrap().path();
+    for (number, came) in [(7, 1_780_000_000_000_i64), (8, 1_790_000_000_000)] {
+        std::fs::write(spool.join(format!("{number:020}.{came}.5.00000000")), "12345").unwrap();
+    }
+    let (verdict, found) = around.finds(&good, &[], "relay spool").await;
+    assert!(verdict == "warning" && found.contains("/: 2, the oldest for "), "{verdict}: {found}");
+
+    let node = [("NODE_NAME", crate::kubernetes_server::NODE)];
+    let daemonset = good.replace("enabled = true", "enabled = true\nmode = \"daemonset\"");
+    let (verdict, found) = around.finds(&daemonset, &[], "relay pods").await;
+    assert_eq!((verdict.as_str(), found.as_str()), ("failed", "the name of this node is not known"));
+    assert_eq!(around.finds(&daemonset, &node, "relay pods").await.0, "ok");
+    kubernetes.refuse(403, "pods is forbidden");
+    let (verdict, found) = around.finds(&daemonset, &node, "relay pods").await;
+    assert!(verdict == "failed" && found.contains("may not see pods (403)"), "{verdict}: {found}");
+}
+
+#[tokio::test]
+async fn a_default_controller_that_lets_nobody_in_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = "[webhooks]\nlisten = \"192.0.2.1:8080\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+                    [datadog]\ndogstatsd = \"udp://127.0.0.1:1\"\n";
+    std::fs::write(directory.path().join("recoverd.toml"), settings).unwrap();
+    let output = Command::new(recoverd()).arg("doctor").current_dir(directory.path()).output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("192.0.2.1:8080 refuses everybody"), "{said}");
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! Stands where the Kubernetes API server does: lists and watches the pods of one node, and nothing else. Whoever asks it
 //! anything else fails the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Method;
 use axum::response::Response;
 use futures_util::stream;
@@ -34,7 +34,10 @@ struct Cluster {
     era: u64,
     is_held: bool,
     refusal: Option<(u16, &'static str)>,
+    /// What watches alone get, and whether it is an event in an answer of 200.
+    watch_refusal: Option<(u16, bool)>,
     lists: usize,
+    connections: BTreeSet<SocketAddr>,
     strangers: Vec<String>,
 }
 
@@ -73,6 +76,7 @@ impl KubernetesServer {
         let shared = Shared { cluster: Arc::default(), news: watch::Sender::new(()) };
         shared.cluster.lock().unwrap().version = 100;
         let router = Router::new().fallback(answer).with_state(shared.clone());
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, shared }
@@ -85,13 +89,22 @@ impl KubernetesServer {
     }
 
     /// The pod is there, new or changed.
-    pub fn apply(&self, mut pod: Value) {
+    pub fn apply(&self, pod: Value) {
+        self.apply_and_tell(pod, |pod| pod);
+    }
+
+    /// The pod is there, and what watches are told of it cannot be read.
+    pub fn apply_unreadably(&self, pod: Value) {
+        self.apply_and_tell(pod, |_| json!("not a pod"));
+    }
+
+    fn apply_and_tell(&self, mut pod: Value, tell: impl FnOnce(Value) -> Value) {
         self.change(|cluster| {
             cluster.version += 1;
             pod["metadata"]["resourceVersion"] = json!(cluster.version.to_string());
             let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
             let kind = if cluster.pods.insert(uid, pod.clone()).is_some() { "MODIFIED" } else { "ADDED" };
-            cluster.history.push((cluster.version, json!({"type": kind, "object": pod})));
+            cluster.history.push((cluster.version, json!({"type": kind, "object": tell(pod)})));
         });
     }
 
@@ -131,7 +144,8 @@ impl KubernetesServer {
         self.change(|cluster| cluster.era += 1);
     }
 
-    /// The cluster is what it was long ago, its versions included.
+    /// The cluster is what it was long ago, its versions included. Whoever watches on from a later one hears nothing: only a
+    /// list is refused for that (kubernetes, `storage/cacher`).
     pub fn set_back(&self) {
         self.change(|cluster| {
             cluster.version = 50;
@@ -157,8 +171,30 @@ impl KubernetesServer {
         });
     }
 
+    /// Every watch gets this status, while lists come.
+    pub fn refuse_watches(&self, status: u16) {
+        self.refuse_watches_by(status, false);
+    }
+
+    /// Every watch begins well, and its first event is this error.
+    pub fn fail_watches(&self, status: u16) {
+        self.refuse_watches_by(status, true);
+    }
+
+    fn refuse_watches_by(&self, status: u16, is_event: bool) {
+        self.change(|cluster| {
+            cluster.watch_refusal = Some((status, is_event));
+            cluster.era += 1;
+        });
+    }
+
     pub fn heal(&self) {
-        self.change(|cluster| cluster.refusal = None);
+        self.change(|cluster| (cluster.refusal, cluster.watch_refusal) = (None, None));
+    }
+
+    /// How many there have been.
+    pub fn connections(&self) -> usize {
+        self.shared.cluster.lock().unwrap().connections.len()
     }
 
     /// How often a list was begun.
@@ -176,7 +212,12 @@ impl Drop for KubernetesServer {
     }
 }
 
-async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+async fn answer(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    shared.cluster.lock().unwrap().connections.insert(peer);
     let query: BTreeMap<String, String> =
         url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
     assert_eq!(request.headers()["user-agent"], concat!("recoverd/", env!("CARGO_PKG_VERSION")));
@@ -193,7 +234,8 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         assert_eq!(ask("allowWatchBookmarks"), Some("true"));
         return watching(shared, ask("resourceVersion").unwrap().parse().unwrap());
     }
-    assert_eq!(ask("limit"), Some("500"));
+    // For the pods, or for a sign of life.
+    assert!(matches!(ask("limit"), Some("500" | "1")));
     let mut news = shared.news.subscribe();
     while shared.cluster.lock().unwrap().is_held {
         news.changed().await.unwrap();
@@ -227,8 +269,13 @@ fn list(mut cluster: MutexGuard<'_, Cluster>, from: Option<&str>) -> Response {
 
 fn watching(shared: Shared, since: u64) -> Response {
     let cluster = shared.cluster.lock().unwrap();
-    if since > cluster.version {
-        return failure(504, "Timeout: Too large resource version");
+    match cluster.watch_refusal {
+        Some((code, false)) => return failure(code, "no watches"),
+        Some((code, true)) => {
+            let error = line(&[json!({"type": "ERROR", "object": status(code, "no watches")})]);
+            return Response::builder().header("content-type", "application/json").body(error.into()).unwrap();
+        }
+        None => {}
     }
     let era = cluster.era;
     drop(cluster);

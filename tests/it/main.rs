@@ -27,6 +27,7 @@ mod jenkins_server;
 mod kubernetes_server;
 mod obeys_rules;
 mod other_senders;
+mod pods_are_followed;
 mod raw_listeners;
 mod readme;
 mod refuses;

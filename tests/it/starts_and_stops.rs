@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::ingest;
 use crate::world::{Agent, CRITICAL, PATIENCE, Process, TOKEN, completed, main_controller, recoverd, settings_text};
 
 async fn signal(process: &Process, name: &str) {
@@ -71,6 +72,23 @@ async fn a_second_recoverd_on_the_same_data_says_so_and_fails() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(said.contains("is in use by another process"), "{said}");
+}
+
+#[tokio::test]
+async fn a_sidecar_that_does_not_know_its_pod_says_so_at_the_start() {
+    let both = [("POD_NAME", "web-1"), ("POD_NAMESPACE", "shop")];
+    for (known, enrich, is_told) in
+        [(&both[..0], true, true), (&both[..1], true, true), (&both, true, false), (&[], false, false)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let relay = ingest::settings("http://127.0.0.1:9/", &format!("enrich = {enrich}"));
+        let text = settings_text(directory.path(), "udp://127.0.0.1:9", &relay);
+        let mut command = Command::new(recoverd());
+        command.env_remove("POD_NAME").env_remove("POD_NAMESPACE").envs(known.iter().copied());
+        let process = Process::spawn(directory.path(), &text, command).await;
+        let times = process.said.matches("POD_NAME or POD_NAMESPACE is not set").count();
+        assert_eq!(times, usize::from(is_told), "{known:?} {enrich} {}", process.said);
+    }
 }
 
 #[tokio::test]

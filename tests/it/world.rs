@@ -319,6 +319,8 @@ pub struct Process {
     pub webhooks: SocketAddr,
     pub admin: SocketAddr,
     pub relay: Option<SocketAddr>,
+    /// What it logged before it was ready.
+    pub said: String,
 }
 
 impl Process {
@@ -334,19 +336,19 @@ impl Process {
             while let Some(line) = lines.next_line().await.unwrap() {
                 let value: Value = serde_json::from_str(&line).unwrap_or_default();
                 if value["message"] == "recoverd is ready" {
-                    return value;
+                    return (value, seen);
                 }
                 seen.push_str(&line);
                 seen.push('\n');
             }
             panic!("recoverd ended before it was ready:\n{seen}");
         };
-        let ready = tokio::time::timeout(PATIENCE, ready).await.expect("recoverd did not start");
+        let (ready, said) = tokio::time::timeout(PATIENCE, ready).await.expect("recoverd did not start");
         // The pipe must not fill up.
         #[expect(clippy::disallowed_methods, reason = "it ends with the child")]
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let address = |field: &str| ready[field].as_str().unwrap().parse().unwrap();
         let relay = ready["relay"].as_str().map(|address| address.parse().unwrap());
-        Self { webhooks: address("webhooks"), admin: address("admin"), relay, child }
+        Self { webhooks: address("webhooks"), admin: address("admin"), relay, said, child }
     }
 }

@@ -93,7 +93,7 @@ fn clock(name: &str, theirs: Timestamp, ours: Timestamp) -> Finding {
 }
 
 /// In the unit that people would take.
-fn about(span: Duration) -> String {
+pub(super) fn about(span: Duration) -> String {
     match span.as_secs() {
         seconds @ ..120 => format!("{seconds} s"),
         seconds @ ..7_200 => format!("{} min", (seconds + 30) / 60),

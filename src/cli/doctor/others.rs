@@ -1,4 +1,4 @@
-//! The running recoverd and its doors, the Agent, Datadog's key, and Sentry.
+//! The running recoverd, the Agent, Datadog's key, and Sentry.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sentry::types::Dsn;
 use super::asking::answer;
 use super::finding::{Finding, Verdict};
 use crate::cli::admin_api::reachable;
-use crate::config::{Access, Controller, Secret, Settings};
+use crate::config::Settings;
 use crate::datadog::{Readership, examine};
 
 /// What the parts of a running recoverd say of themselves.
@@ -42,79 +42,6 @@ pub(super) async fn recoverd(settings: Arc<Settings>) -> Vec<Finding> {
         vec![Finding::ok(CHECK, format!("it runs, and all its parts are well ({at})"))]
     } else {
         troubled
-    }
-}
-
-/// Sends a document that says nothing, as Jenkins would send one that does.
-pub(super) async fn webhooks(settings: &Settings, controller: &Controller) -> Finding {
-    let check = format!("webhooks {}", controller.name);
-    let listen = settings.webhooks.listen;
-    let at = reachable(listen);
-    let token = match &controller.access {
-        Access::Tokens(tokens) => match tokens.first() {
-            None => return Finding::skipped(check, "it has no token: it is asked, and may not report"),
-            token => token.cloned().map(|token| Secret::new(secrecy::ExposeSecret::expose_secret(&token))),
-        },
-        Access::LoopbackOnly | Access::Open => None,
-    };
-    if at.port() == 0 {
-        return Finding::skipped(check, "`webhooks.listen` takes any free port, so it cannot be asked");
-    }
-    let Ok(url) = Url::parse(&format!("http://{at}/jenkins/{}", controller.name)) else {
-        return Finding::skipped(check, "there is no address to ask");
-    };
-    let sent = answer(&url, |client, url| {
-        let request = client.post(url).body(r#"{"build":{"phase":"NONE"}}"#);
-        if let Some(token) = &token { request.bearer_auth(token.expose()) } else { request }
-    });
-    let response = match sent.await {
-        Ok(response) => response,
-        Err(why) => {
-            let remedy = "start `recoverd serve`, or see in its log why it ended";
-            return Finding::warning(check, format!("nobody takes them at {at}: {why}"), remedy);
-        }
-    };
-    let status = response.status();
-    let body: serde_json::Value = response.json().await.unwrap_or_default();
-    let is_ours = body.get("result").is_some() || body.get("detail").is_some();
-    match status {
-        StatusCode::OK if is_ours => taken(check, settings, controller),
-        StatusCode::UNAUTHORIZED if is_ours => Finding::failed(
-            check,
-            format!("{at} refuses this controller's token, so it runs with other settings"),
-            "restart `recoverd serve`: settings are read at its start",
-        ),
-        StatusCode::NOT_FOUND if is_ours => Finding::failed(
-            check,
-            format!("{at} knows no controller {}, so it runs with other settings", controller.name),
-            "restart `recoverd serve`: settings are read at its start",
-        ),
-        _ if is_ours => Finding::failed(check, format!("{at} answered {status}"), "look into recoverd's log"),
-        _ => Finding::failed(
-            check,
-            format!("something else answers at {at}, the `webhooks.listen`"),
-            "stop it, or set another port",
-        ),
-    }
-}
-
-/// They come in from here; that they do from where Jenkins is, only Jenkins could say.
-fn taken(check: String, settings: &Settings, controller: &Controller) -> Finding {
-    let listen = settings.webhooks.listen;
-    let rulebook = settings.rulebook();
-    let url = rulebook.of(&controller.name).and_then(|rules| rules.url.as_deref());
-    let host = url.and_then(|url| Url::parse(url).ok()?.host().map(|host| host.to_string()));
-    let is_elsewhere = |host: &String| {
-        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        host != "localhost" && !address.is_ok_and(|address| address.is_loopback())
-    };
-    match host.filter(is_elsewhere) {
-        Some(host) if listen.ip().is_loopback() => Finding::warning(
-            check,
-            format!("{listen} takes them, but from this machine alone, and Jenkins is {host}"),
-            "set `webhooks.listen` to an address that Jenkins reaches, unless something on this machine passes them on",
-        ),
-        _ => Finding::ok(check, format!("{listen} takes them with the right token")),
     }
 }
 

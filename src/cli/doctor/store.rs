@@ -8,9 +8,8 @@ use super::finding::Finding;
 use crate::store::DATABASE_FILE;
 
 pub(super) async fn look(data_dir: PathBuf) -> Vec<Finding> {
-    let looking = tokio::task::spawn_blocking(move || look_at(&data_dir)).await;
-    // Fails only when it panicked, which the panic told.
-    looking.into_iter().collect()
+    let looking = tokio::task::spawn_blocking(move || look_at(&data_dir));
+    vec![super::whole(looking.await)]
 }
 
 fn look_at(data_dir: &Path) -> Finding {

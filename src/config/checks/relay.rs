@@ -24,6 +24,7 @@ impl Checks<'_, '_> {
         self.within("relay.connect_timeout", relay.connect_timeout, &RelaySettings::CONNECT, span::show);
         self.within("relay.timeout", relay.timeout, &RelaySettings::TIMEOUT, span::show);
         self.within("relay.max_body_bytes", relay.max_body_bytes, &RelaySettings::BODY_BYTES, count);
+        self.connections("relay", relay.max_connections, relay.max_connections_per_peer);
         self.within("relay.spool_max_bytes", relay.spool_max_bytes, &RelaySettings::SPOOL_BYTES, |bytes| {
             bytes.to_string()
         });
@@ -31,8 +32,8 @@ impl Checks<'_, '_> {
         let labels = self.choices("relay.labels", &relay.labels);
         let annotations = self.choices("relay.annotations", &relay.annotations);
         let authorities = relay.ca_file.as_deref().map(|file| self.authorities(file)).unwrap_or_default();
-        let proxy = relay.proxy.take_if(|proxy| proxy.expose().trim().is_empty()).or(relay.proxy.clone());
-        let proxy = proxy.and_then(|proxy| self.proxy(proxy.expose()));
+        relay.proxy.take_if(|proxy| proxy.expose().trim().is_empty());
+        let proxy = relay.proxy.as_ref().and_then(|proxy| self.proxy(proxy.expose()));
         if !relay.enabled {
             return;
         }
@@ -139,7 +140,9 @@ impl Checks<'_, '_> {
     fn proxy(&mut self, raw: &str) -> Option<upstream::Proxy> {
         let proxy = upstream::Proxy::parse(raw.trim());
         if proxy.is_none() {
-            self.wrong("relay.proxy", "is not an address; write http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT");
+            let why = "is not the address of an HTTP proxy, and no other kind is spoken to; write http://HOST:PORT, or \
+                       http://USER:PASSWORD@HOST:PORT";
+            self.wrong("relay.proxy", why);
         }
         proxy
     }

@@ -34,12 +34,13 @@ impl SentryRecord {
         }
     }
 
-    /// The sink has taken what was to be told. `false` when something else is due by now.
-    pub fn confirm(&mut self, status: Status) -> bool {
+    /// The sink has taken what was `told`, which is [`Self::standing`] as it was then. `false` when something else is due by
+    /// now.
+    pub fn confirm(&mut self, told: Option<&Standing>) -> bool {
         match self {
-            Self::Issue(issue) => issue.standing.confirm(status),
-            Self::Project(project) => project.standing.confirm(status),
-            Self::Alert(alert) => alert.standing.confirm(status),
+            Self::Issue(issue) => issue.standing.confirm(told),
+            Self::Project(project) => project.standing.confirm(told),
+            Self::Alert(alert) => alert.standing.confirm(told),
             Self::Notice(notice) => !std::mem::replace(&mut notice.told, true),
         }
     }
@@ -107,9 +108,14 @@ impl Standing {
     fn announce(&mut self, status: Status, group: Group, now: Timestamp) -> Option<Change> {
         let before = self.announced.map(|announced| announced.status);
         let moves = before.is_some() && group != self.group;
+        // While an OK is untold, the group may still have what was told before it.
+        let is_owed = self.announced.is_some_and(|told| told.status != Status::Ok || !told.confirmed);
         let before_group = std::mem::replace(&mut self.group, group);
-        if moves && before != Some(Status::Ok) && self.left.len() < Self::MAX_LEFT {
-            self.left.push(before_group);
+        if moves {
+            self.left.retain(|left| *left != self.group && *left != before_group);
+            if is_owed && self.left.len() < Self::MAX_LEFT {
+                self.left.push(before_group);
+            }
         }
         let change = Change::between(before, status);
         if change.is_none() && !moves {
@@ -128,9 +134,13 @@ impl Standing {
         }
     }
 
-    fn confirm(&mut self, status: Status) -> bool {
+    /// A status alone would not do: meanwhile the group may be another one, and the one that it left be owed an OK.
+    fn confirm(&mut self, told: Option<&Self>) -> bool {
+        if told != Some(&*self) {
+            return false;
+        }
         match &mut self.announced {
-            Some(announced) if announced.status == status && !announced.confirmed => {
+            Some(announced) if !announced.confirmed => {
                 announced.confirmed = true;
                 self.left.clear();
                 true
@@ -481,6 +491,12 @@ mod tests {
         AlertReport { rule: 3, identifier, state, at: at(second), about: AlertText::default() }
     }
 
+    /// All that is to be told is told.
+    fn confirm(record: &mut SentryRecord) -> bool {
+        let told = record.standing().cloned();
+        record.confirm(told.as_ref())
+    }
+
     fn heard(reports: &[IssueReport]) -> IssueRecord {
         let (first, rest) = reports.split_first().unwrap();
         let mut record = IssueRecord::new(first, NOW);
@@ -574,11 +590,26 @@ mod tests {
         let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
         assert_eq!(record.announce(1, NOW), Some(Change::First(Status::Critical)));
         assert_eq!(record.announce(1, NOW), None);
+        let before = record.standing().clone();
         record.take(&issue(2, IssueState::Resolved, Level::Error), NOW);
         assert_eq!(record.announce(1, NOW), Some(Change::Recovered { from: Status::Critical }));
         let mut stored = SentryRecord::Issue(record);
-        assert!(!stored.confirm(Status::Critical), "that was before");
-        assert!(stored.confirm(Status::Ok) && !stored.confirm(Status::Ok));
+        assert!(!stored.confirm(Some(&before)), "that was before");
+        assert!(confirm(&mut stored) && !confirm(&mut stored));
+    }
+
+    #[test]
+    fn what_was_told_of_the_group_before_does_not_confirm_what_is_owed_to_it() {
+        let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+        record.announce(1, NOW);
+        let told = record.standing().clone();
+        let mut moved = issue(2, IssueState::Open, Level::Error);
+        moved.about.project = Some("shop".into());
+        record.take(&moved, NOW);
+        record.announce(1, NOW);
+        let mut stored = SentryRecord::Issue(record);
+        assert!(!stored.confirm(Some(&told)), "the same status, told as it moved");
+        assert_eq!(stored.standing().unwrap().left().len(), 1);
     }
 
     #[test]
@@ -593,8 +624,51 @@ mod tests {
         let [left] = record.standing().left() else { panic!("{record:?}") };
         assert_eq!(left.project.as_deref(), Some("web"));
         let mut stored = SentryRecord::Issue(record);
-        stored.confirm(Status::Critical);
+        confirm(&mut stored);
         assert!(stored.standing().unwrap().left().is_empty());
+    }
+
+    #[test]
+    fn what_is_renamed_before_its_ok_was_told_is_taken_back_where_it_was() {
+        let named = |second, state, name: &str| {
+            let mut report = alert(1, second, state);
+            report.about.name = Some(name.into());
+            report
+        };
+        let mut record = AlertRecord::default();
+        record.take(&named(1, AlertState::Critical, "CPU"), NOW);
+        record.announce(3, NOW);
+        let mut stored = SentryRecord::Alert(record);
+        confirm(&mut stored);
+        let SentryRecord::Alert(mut record) = stored else { unreachable!() };
+        for (second, state, name) in [(2, AlertState::Resolved, "CPU"), (3, AlertState::Critical, "CPU high")] {
+            record.take(&named(second, state, name), NOW);
+            record.announce(3, NOW);
+        }
+        let left = |record: &AlertRecord| -> Vec<_> {
+            record.standing().left().iter().filter_map(|group| group.name.clone()).collect()
+        };
+        assert_eq!(left(&record), ["CPU"]);
+        record.take(&named(4, AlertState::Critical, "CPU"), NOW);
+        record.announce(3, NOW);
+        assert_eq!(left(&record), ["CPU high"], "it has its old name again");
+    }
+
+    #[test]
+    fn an_issue_that_moves_before_its_ok_was_told_is_taken_back_where_it_was() {
+        let mut record = heard(&[issue(1, IssueState::Open, Level::Error)]);
+        record.announce(1, NOW);
+        let mut stored = SentryRecord::Issue(record);
+        confirm(&mut stored);
+        let SentryRecord::Issue(mut record) = stored else { unreachable!() };
+        record.take(&issue(2, IssueState::Resolved, Level::Error), NOW);
+        record.announce(1, NOW);
+        let mut moved = issue(3, IssueState::Resolved, Level::Error);
+        moved.about.project = Some("shop".into());
+        record.take(&moved, NOW);
+        record.announce(1, NOW);
+        let [left] = record.standing().left() else { panic!("{record:?}") };
+        assert_eq!(left.project.as_deref(), Some("web"));
     }
 
     #[test]
@@ -603,7 +677,7 @@ mod tests {
         record.announce(1, NOW);
         let mut stored = SentryRecord::Issue(record);
         assert!(!stored.is_over(NOW.plus(REMEMBERED)), "nobody was told yet");
-        stored.confirm(Status::Ok);
+        confirm(&mut stored);
         assert!(!stored.is_over(NOW));
         assert!(stored.is_over(NOW.plus(REMEMBERED)));
     }
@@ -618,7 +692,7 @@ mod tests {
             }
             record.announce(1, NOW);
             let mut stored = SentryRecord::Issue(record);
-            stored.confirm(Status::Ok);
+            confirm(&mut stored);
             assert_eq!(stored.is_over(NOW.plus(REMEMBERED)), is_over, "{state:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::record::{AlertRecord, Group, IssueRecord, NoticeRecord, ProjectRecord, SentryRecord, Standing};
+use super::record::{AlertRecord, Group, IssueRecord, NoticeRecord, ProjectRecord, SentryRecord};
 use super::{AlertState, IntegrationName, IssueState, IssueText, NoticeKind, SentryKey, Subject};
 use crate::domain::build::Timestamp;
 use crate::domain::rules::Rulebook;
@@ -19,13 +19,6 @@ pub struct SentryNews {
     pub change: Option<Change>,
     /// What just happened to it, in Sentry's word; counted.
     pub action: Option<&'static str>,
-}
-
-impl SentryNews {
-    /// The status that its check says once this is told.
-    pub fn status(&self) -> Status {
-        self.record.standing().and_then(Standing::announced).map_or(Status::Ok, |announced| announced.status)
-    }
 }
 
 /// The words for all that is said of one integration's things.

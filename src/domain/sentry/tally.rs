@@ -28,6 +28,8 @@ struct Mark {
 pub enum Room {
     /// This one is over, and may be forgotten.
     Forget(u64),
+    /// This one is over too, and nobody was told.
+    GiveUp(u64),
     /// All are open; this one has been quiet for longest.
     Close(u64),
 }
@@ -85,8 +87,8 @@ impl Tally {
         // While nobody can be told, even what waits for that goes in the end: disk is not without bounds.
         let is_full = self.issues.len() > 2 * Self::MAX_ISSUES;
         let oldest_over = others().filter(|(_, mark)| mark.status == Status::Ok && (mark.is_told || is_full));
-        if let Some((id, _)) = oldest_over.min_by_key(|(_, mark)| mark.at) {
-            return Some(Room::Forget(*id));
+        if let Some((id, mark)) = oldest_over.min_by_key(|(_, mark)| mark.at) {
+            return Some(if mark.is_told { Room::Forget(*id) } else { Room::GiveUp(*id) });
         }
         // Those that are over and were not told yet make room as soon as they are.
         let are_too_many = self.critical + self.warning > Self::MAX_ISSUES as u64;
@@ -108,7 +110,8 @@ mod tests {
         record.announce(id, at);
         let mut stored = SentryRecord::Issue(record);
         if is_told {
-            stored.confirm(if state == IssueState::Open { Status::Critical } else { Status::Ok });
+            let told = stored.standing().cloned();
+            stored.confirm(told.as_ref());
         }
         let SentryRecord::Issue(record) = stored else { unreachable!() };
         record

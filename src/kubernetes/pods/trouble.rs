@@ -5,6 +5,9 @@ use std::fmt::Display;
 
 use kube::runtime::watcher;
 
+/// In characters: a gateway on the way may answer with a whole page.
+const LONGEST: usize = 400;
+
 /// What has gone wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
@@ -12,21 +15,35 @@ pub(super) struct Trouble {
     pub(super) reason: &'static str,
     /// `None` for what happens every day: the watch begins again, and nobody need know.
     pub(super) why: Option<String>,
-    /// Where the watch left off may not be known any more.
-    pub(super) is_stuck: bool,
+    pub(super) place: Place,
+}
+
+/// Where the watch goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where it was, or it begins with a list by itself.
+    Known,
+    /// Where it was, which may be what the API server refuses.
+    Doubtful,
+    /// What was told there is lost: only a list brings it back.
+    Lost,
 }
 
 impl Trouble {
     pub(super) fn of(error: &watcher::Error) -> Self {
-        let (reason, why) = match error {
-            watcher::Error::WatchError(status) if status.code == 410 => ("gone", None),
-            watcher::Error::WatchError(status) => by_code(status.code, &status.message),
-            watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => malformed(error),
-            watcher::Error::WatchFailed(_) => ("broken_off", None),
-            watcher::Error::NoResourceVersion => malformed(&"there is no resourceVersion"),
-            watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => asked(error),
+        use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+        let ((reason, why), place) = match error {
+            WatchError(status) if status.code == 410 => (by_code(status.code, &status.message), Place::Known),
+            WatchError(status) => (by_code(status.code, &status.message), Place::Doubtful),
+            WatchFailed(kube::Error::SerdeError(error)) => (malformed(error), Place::Lost),
+            // Nearly any JSON is a status to kube, one that says nothing.
+            WatchFailed(kube::Error::Api(status)) if status.code == 0 => (malformed(&"it is no event"), Place::Lost),
+            WatchFailed(error @ kube::Error::Api(_)) => (asked(error), Place::Lost),
+            WatchFailed(_) => (("broken_off", None), Place::Known),
+            NoResourceVersion => (malformed(&"there is no resourceVersion"), Place::Known),
+            InitialListFailed(error) | WatchStartFailed(error) => (asked(error), Place::Doubtful),
         };
-        Self { reason, why, is_stuck: matches!(error, watcher::Error::WatchStartFailed(_)) }
+        Self { reason, why: why.map(|why| why.chars().take(LONGEST).collect()), place }
     }
 }
 
@@ -73,6 +90,33 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn a_whole_page_of_a_gateway_is_cut() {
+        let page = Box::new(Status { code: 502, message: "<html>é".repeat(10_000), ..Status::default() });
+        let why = Trouble::of(&watcher::Error::WatchStartFailed(kube::Error::Api(page))).why.unwrap();
+        assert!(why.starts_with("the API server answers 502: <html>"), "{why}");
+        assert_eq!(why.chars().count(), LONGEST);
+    }
+
+    #[test]
+    fn what_was_lost_is_listed_and_what_is_refused_for_long_is_too() {
+        let status = |code| Box::new(Status { code, ..Status::default() });
+        let unreadable = || kube::Error::SerdeError(serde_json::from_str::<()>("x").unwrap_err());
+        let table = [
+            (watcher::Error::WatchFailed(unreadable()), Place::Lost),
+            (watcher::Error::WatchFailed(kube::Error::Api(status(0))), Place::Lost),
+            (watcher::Error::WatchFailed(kube::Error::Api(status(500))), Place::Lost),
+            (watcher::Error::WatchError(status(500)), Place::Doubtful),
+            (watcher::Error::WatchStartFailed(kube::Error::Api(status(504))), Place::Doubtful),
+            (watcher::Error::InitialListFailed(unreadable()), Place::Doubtful),
+            (watcher::Error::WatchError(status(410)), Place::Known),
+            (watcher::Error::WatchFailed(kube::Error::LinesCodecMaxLineLengthExceeded), Place::Known),
+        ];
+        for (error, place) in table {
+            assert_eq!(Trouble::of(&error).place, place, "{error:?}");
+        }
+    }
 
     #[test]
     fn each_refusal_says_what_to_do() {

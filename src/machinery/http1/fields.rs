@@ -45,7 +45,8 @@ impl Fields {
 
     /// The values of a name.
     pub fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(|(known, _)| is_same(known, name)).map(|(_, value)| value)
+        let name = name.as_str();
+        self.lines.iter().filter(move |line| self.is(line, name)).map(|line| self.part(&line.value))
     }
 
     /// The first one.
@@ -73,7 +74,7 @@ impl Fields {
 
     /// Removes all of a name; whether there was any.
     pub fn remove(&mut self, name: &HeaderName) -> bool {
-        let before = self.lines.len();
+        let (before, name) = (self.lines.len(), name.as_str());
         self.retain(|known| !is_same(known, name));
         self.lines.len() < before
     }
@@ -84,14 +85,20 @@ impl Fields {
         self.lines.retain(|line| is_wanted(text.get(line.name.clone()).unwrap_or_default()));
     }
 
+    fn is(&self, line: &Line, name: &str) -> bool {
+        // Most are told apart by that.
+        line.name.len() == name.len() && is_same(self.part(&line.name), name)
+    }
+
     fn part(&self, place: &Range<usize>) -> &[u8] {
         self.text.get(place.clone()).unwrap_or_default()
     }
 }
 
-/// Names are the same however they are written.
-pub fn is_same(written: &[u8], name: &HeaderName) -> bool {
-    written.eq_ignore_ascii_case(name.as_str().as_bytes())
+/// Names are the same however they are written. `name` is in small letters.
+#[inline]
+pub fn is_same(written: &[u8], name: &str) -> bool {
+    written.len() == name.len() && written.eq_ignore_ascii_case(name.as_bytes())
 }
 
 impl fmt::Debug for Fields {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
+use http::header::{DATE, EXPECT};
 use http::{Method, StatusCode, Uri};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
@@ -24,7 +24,9 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Extent, Fields, LONGEST_HEAD, Next, Reply, SLICES, advance, is_kept, is_same, poll_write, put_field};
+use super::{
+    Extent, Fields, LONGEST_HEAD, Next, Reply, SLICES, advance, is_kept, is_same, poll_write, put_field, put_length,
+};
 use crate::machinery::clock::Clock;
 
 const MOST_HEADERS: usize = 64;
@@ -446,9 +448,9 @@ fn head(status: StatusCode, fields: &Fields, framing: Framing, manner: Manner, i
         head.extend_from_slice(part.as_bytes());
     }
     for (name, value) in fields.iter() {
-        let is_ours = is_same(name, &CONNECTION)
-            || is_same(name, &TRANSFER_ENCODING)
-            || (framing != Framing::Bare && is_same(name, &CONTENT_LENGTH));
+        let is_ours = is_same(name, "connection")
+            || is_same(name, "transfer-encoding")
+            || (framing != Framing::Bare && is_same(name, "content-length"));
         if !is_ours {
             put_field(&mut head, name, value);
         }
@@ -466,8 +468,7 @@ fn head(status: StatusCode, fields: &Fields, framing: Framing, manner: Manner, i
         head.extend_from_slice(b"connection: keep-alive\r\n");
     }
     if let Framing::Length(bytes) = framing {
-        // A vector takes everything.
-        let _ = write!(head, "content-length: {bytes}\r\n");
+        put_length(&mut head, bytes);
     }
     head.extend_from_slice(b"\r\n");
     head

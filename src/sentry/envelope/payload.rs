@@ -5,7 +5,6 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::LARGEST_ITEM;
-use super::header::event_id;
 use super::json::{Bracket, Inside, Malformed, Scanner, Text};
 use super::report::{Category, Level, Outcome, PassedBecause};
 use super::tags::{Form, Present, Tags};
@@ -25,18 +24,18 @@ impl Edit {
 }
 
 /// What a payload says, and what to do to it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
     /// From front to back, none over another.
     pub(super) edits: Vec<Edit>,
     pub(super) outcome: Outcome,
     /// Of an event.
     pub(super) level: Option<Level>,
-    pub(super) event_id: Option<Box<str>>,
+    pub(super) event_id: Option<Text<'a>>,
 }
 
-impl Reading {
-    pub(super) fn of(payload: &[u8], category: Category, tags: &Tags) -> Self {
+impl<'a> Reading<'a> {
+    pub(super) fn of(payload: &'a [u8], category: Category, tags: &Tags) -> Self {
         let mut reader = Reader { tags, scanner: Scanner::new(payload), room: room(payload), edits: Vec::new() };
         let mut about = About::default();
         // The former is much faster, and mostly so.
@@ -59,7 +58,7 @@ impl Reading {
         let is_read = category == Category::Event && outcome != Outcome::Passed(PassedBecause::Malformed);
         let level =
             is_read.then(|| about.level.map_or(Level::Error, |level| level.plain().map_or(Level::Error, Level::of)));
-        Self { edits, outcome, level, event_id: about.event_id.and_then(event_id) }
+        Self { edits, outcome, level, event_id: about.event_id }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-use super::header::{EnvelopeHeader, HeaderDsn, ItemHeader, Length};
+use super::header::{self, EnvelopeHeader, HeaderDsn, ItemHeader, Length};
 use super::payload::{Edit, Reading};
 use super::report::{Category, Outcome, PassedBecause, Report};
 use super::tags::Tags;
@@ -256,7 +256,7 @@ impl Splicer {
         let Reading { edits, outcome, level, event_id } = Reading::of(payload, category, &self.tags);
         self.report.count(category, level, outcome);
         if self.report.event_id.is_none() {
-            self.report.event_id = event_id;
+            self.report.event_id = event_id.and_then(header::event_id);
         }
         let added = edits.iter().map(Edit::added).sum::<u64>();
         if let Some(length) = length.filter(|_| added > 0) {
@@ -306,7 +306,7 @@ impl Splicer {
         }
         let Reading { edits, outcome, level, event_id } = Reading::of(way.bytes, Category::Event, &self.tags);
         self.report.count(Category::Event, level, outcome);
-        self.report.event_id = event_id;
+        self.report.event_id = event_id.and_then(header::event_id);
         for edit in edits {
             self.report.added += edit.added();
             way.edit(0, edit);

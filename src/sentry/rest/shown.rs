@@ -8,7 +8,7 @@ use serde::de::{MapAccess, SeqAccess};
 use super::Fault;
 use crate::domain::build::Timestamp;
 use crate::machinery::lenient::{self, Fill, Filling, Scalar, skip};
-use crate::sentry::fields::{Slugs, number, text, time};
+use crate::sentry::fields::{Slugs, link, number, text, time};
 
 /// More than any page that was asked for.
 const MOST: usize = 1_000;
@@ -155,7 +155,7 @@ impl<'de> Fill<'de> for Issue {
             "level" => self.level = text(map)?,
             "title" => self.title = text(map)?,
             "culprit" => self.culprit = text(map)?,
-            "permalink" => self.permalink = text(map)?,
+            "permalink" => self.permalink = link(map)?,
             "project" => map.next_value_seed(Filling(&mut self.project))?,
             "firstSeen" => self.first_seen = time(map)?,
             "lastSeen" => self.last_seen = time(map)?,
@@ -267,6 +267,16 @@ mod tests {
         assert_eq!((first.status.as_str(), first.level.as_deref()), ("unresolved", Some("error")));
         assert_eq!(first.last_seen, Some(Timestamp::from_millis(1_795_533_960_123)));
         assert_eq!((second.id, second.title.as_deref(), &second.project), (4510, None, &Project::default()));
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_no_link() {
+        let long = format!("https://sentry.example/{}", "x".repeat(3_000));
+        let table = [("https://s/1", true), ("javascript:alert(1)", false), ("https://s/\\n", false), (&long, false)];
+        for (text, is_link) in table {
+            let body = format!(r#"{{"id":1,"status":"x","permalink":"{text}"}}"#);
+            assert_eq!(issue(body.as_bytes()).unwrap().permalink.is_some(), is_link, "{text}");
+        }
     }
 
     #[test]

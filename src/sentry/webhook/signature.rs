@@ -59,6 +59,12 @@ impl Secrets {
         Self(secrets.into_iter().filter_map(keyed).collect())
     }
 
+    /// As Sentry would with the first of them; `None` when there is none.
+    pub fn sign(&self, body: &[u8]) -> Option<String> {
+        let code = self.0.first()?.clone().chain_update(body).finalize().into_bytes();
+        Some(code.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}")))
+    }
+
     /// Whether one of them made this signature of `body`. All are tried, whichever fits.
     pub fn made(&self, signature: &Signature, body: &[u8]) -> bool {
         let tries = self.0.iter().map(|keyed| {
@@ -94,6 +100,8 @@ mod tests {
         for (known, body, expected) in table {
             assert_eq!(secrets(known).made(&signature, body), expected, "{known:?}");
         }
+        assert_eq!(secrets(&[KEY, "another"]).sign(DATA).as_deref(), Some(CODE));
+        assert_eq!(secrets(&[]).sign(DATA), None);
     }
 
     #[test]

@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prometheus_client::metrics::counter::Counter;
+
 use super::Pages;
 use crate::domain::build::Timestamp;
-use crate::domain::sentry::record::{AlertRecord, Ended, IssueRecord, NoticeRecord, ProjectRecord, SentryRecord};
+use crate::domain::sentry::record::{
+    AlertRecord, Ended, IssueRecord, NoticeRecord, ProjectRecord, SentryRecord, Standing,
+};
 use crate::domain::sentry::speech::SentryNews;
 use crate::domain::sentry::tally::{Room, Tally};
 use crate::domain::sentry::{
     AlertReport, Heard, IntegrationName, IssueReport, IssueState, Notice, Occurrence, Seen, SentryKey, Subject,
 };
-use crate::domain::status::{Change, Status};
+use crate::domain::status::Change;
 use crate::store::News;
 
 /// The steps, and each project's issues at a glance, which come from the records themselves at a start.
@@ -18,6 +22,8 @@ use crate::store::News;
 pub(in crate::store) struct SentryLedger {
     tallies: BTreeMap<(IntegrationName, String), Tally>,
     notices: BTreeMap<IntegrationName, Notices>,
+    /// OKs that were given up before anybody was told.
+    given_up: Counter,
 }
 
 /// The notices of one integration.
@@ -31,6 +37,13 @@ struct Notices {
 impl SentryLedger {
     /// Notices of one integration that are stored. One beyond that takes the place of the oldest that is told.
     const MAX_NOTICES: usize = 10_000;
+
+    /// Issues that make room at one step. What a long time without the Agent has heaped up goes little by little.
+    const MOST_ROOM: usize = 8;
+
+    pub(in crate::store) fn new(given_up: Counter) -> Self {
+        Self { given_up, ..Self::default() }
+    }
 
     /// Takes note of what is stored.
     pub(in crate::store) fn learn(&mut self, key: &SentryKey, record: &SentryRecord) {
@@ -213,16 +226,21 @@ impl SentryLedger {
         now: Timestamp,
         news: &mut Vec<News>,
     ) -> Result<(), P::Error> {
-        match self.tally(of, slug).overflow(latest) {
-            None => Ok(()),
-            Some(Room::Forget(id)) => {
-                self.tally(of, slug).remove(id);
-                pages.remove_sentry(&SentryKey { integration: of.integration.clone(), subject: Subject::Issue(id) })
-            }
-            Some(Room::Close(id)) => {
-                self.end_issue(pages, &of.integration, id, Ended::Crowded, None, now, news).map(|_| ())
+        for _ in 0..Self::MOST_ROOM {
+            let Some(room) = self.tally(of, slug).overflow(latest) else { break };
+            match room {
+                Room::Forget(id) | Room::GiveUp(id) => {
+                    self.tally(of, slug).remove(id);
+                    let subject = Subject::Issue(id);
+                    pages.remove_sentry(&SentryKey { integration: of.integration.clone(), subject })?;
+                    self.given_up.inc_by(u64::from(room == Room::GiveUp(id)));
+                }
+                Room::Close(id) => {
+                    self.end_issue(pages, &of.integration, id, Ended::Crowded, None, now, news)?;
+                }
             }
         }
+        Ok(())
     }
 
     /// `false` when there is no such issue, or something later is known of it.
@@ -332,10 +350,10 @@ impl SentryLedger {
         &mut self,
         pages: &mut P,
         key: &SentryKey,
-        status: Status,
+        told: Option<&Standing>,
     ) -> Result<(), P::Error> {
         let Some(mut record) = pages.load_sentry(key)? else { return Ok(()) };
-        if !record.confirm(status) {
+        if !record.confirm(told) {
             return Ok(());
         }
         match (&key.subject, &record) {
@@ -420,4 +438,105 @@ impl SentryLedger {
 /// What a look shows for the first time has been so for a while: all that was open before recoverd came is no event.
 fn is_old_news(change: Option<Change>, action: Option<&'static str>) -> bool {
     action.is_none() && matches!(change, Some(Change::First(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::domain::job::JobKey;
+    use crate::domain::projects::Source;
+    use crate::domain::record::JobRecord;
+    use crate::domain::rules::Children;
+    use crate::domain::sentry::{IssueText, Level};
+
+    /// Nothing but Sentry's things, in memory.
+    #[derive(Default)]
+    struct Shelf(BTreeMap<SentryKey, SentryRecord>);
+
+    impl Pages for Shelf {
+        type Error = Infallible;
+
+        fn load(&self, _: &JobKey) -> Result<Option<JobRecord>, Infallible> {
+            Ok(None)
+        }
+        fn save(&mut self, _: &JobKey, _: &JobRecord) -> Result<(), Infallible> {
+            Ok(())
+        }
+        fn remove(&mut self, _: &JobKey) -> Result<(), Infallible> {
+            Ok(())
+        }
+        fn below(&self, _: &JobKey) -> Result<Vec<JobKey>, Infallible> {
+            Ok(Vec::new())
+        }
+        fn save_project(&mut self, _: &JobKey, _: Source, _: Children) -> Result<(), Infallible> {
+            Ok(())
+        }
+        fn load_sentry(&self, key: &SentryKey) -> Result<Option<SentryRecord>, Infallible> {
+            Ok(self.0.get(key).cloned())
+        }
+        fn save_sentry(&mut self, key: &SentryKey, record: &SentryRecord) -> Result<(), Infallible> {
+            self.0.insert(key.clone(), record.clone());
+            Ok(())
+        }
+        fn remove_sentry(&mut self, key: &SentryKey) -> Result<(), Infallible> {
+            self.0.remove(key);
+            Ok(())
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+    const MAX: u64 = Tally::MAX_ISSUES as u64;
+
+    fn acme() -> IntegrationName {
+        IntegrationName::parse("acme").unwrap()
+    }
+
+    fn issue(id: u64, state: IssueState) -> IssueReport {
+        let about = IssueText { level: Some(Level::Error), ..IssueText::default() };
+        let at = Timestamp::from_millis(i64::try_from(id).unwrap());
+        IssueReport { id, state, action: "created", at, about }
+    }
+
+    /// So many issues that are over.
+    fn with_over(many: u64, is_told: bool) -> (SentryLedger, Shelf) {
+        let (mut ledger, mut shelf) = (SentryLedger::default(), Shelf::default());
+        for id in 1..=many {
+            let mut record = IssueRecord::new(&issue(id, IssueState::Resolved), NOW);
+            record.announce(id, NOW);
+            let mut record = SentryRecord::Issue(record);
+            if is_told {
+                let told = record.standing().cloned();
+                record.confirm(told.as_ref());
+            }
+            let key = SentryKey { integration: acme(), subject: Subject::Issue(id) };
+            ledger.learn(&key, &record);
+            shelf.0.insert(key, record);
+        }
+        (ledger, shelf)
+    }
+
+    fn issues(shelf: &Shelf) -> u64 {
+        shelf.0.keys().filter(|key| matches!(key.subject, Subject::Issue(_))).count() as u64
+    }
+
+    #[test]
+    fn what_was_heaped_up_while_nobody_could_be_told_goes_with_the_next_issues() {
+        let (mut ledger, mut shelf) = with_over(MAX + 20, true);
+        for id in 1..=5 {
+            let report = issue(2 * MAX + id, IssueState::Open);
+            ledger.hear(&mut shelf, &acme(), Occurrence::Issue(report), NOW, &mut Vec::new()).unwrap();
+        }
+        assert_eq!(issues(&shelf), MAX);
+        assert_eq!(ledger.given_up.get(), 0);
+    }
+
+    #[test]
+    fn an_ok_that_is_given_up_before_anybody_was_told_is_counted() {
+        let (mut ledger, mut shelf) = with_over(2 * MAX, false);
+        let report = issue(3 * MAX, IssueState::Open);
+        ledger.hear(&mut shelf, &acme(), Occurrence::Issue(report), NOW, &mut Vec::new()).unwrap();
+        assert_eq!((issues(&shelf), ledger.given_up.get()), (2 * MAX, 1));
+    }
 }
