@@ -127,7 +127,9 @@ impl Announcer {
             match tokio::time::timeout(wait, news.recv_many(&mut batch, Self::BATCH)).await {
                 Ok(0) => break,
                 Ok(_) => {
-                    tokio::time::sleep(Self::GATHER).await;
+                    if batch.len() < Self::BATCH {
+                        tokio::time::sleep(Self::GATHER).await;
+                    }
                     while batch.len() < Self::BATCH
                         && let Ok(more) = news.try_recv()
                     {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -14,7 +15,7 @@ use super::pile::{Closed, Pile, Room, Share};
 use super::target::Target;
 use crate::machinery::http1::Fields;
 use crate::sentry::encoding::{Codings, DecodeLimits, Decoder};
-use crate::sentry::envelope::{Report, Splicer, Tags};
+use crate::sentry::envelope::{Kind, Report, Splicer, Tags};
 
 /// For a body of any size, …
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SLOWEST: u64 = 16 << 10;
 /// Of so much nothing may show before all of it has come.
 const AT_ONCE: u64 = 128 << 10;
+/// An event with tags is given out in no more.
+const USUAL_PIECES: usize = 8;
 /// Why nobody looked into a body, as a metric's label: decoding it would take memory that others have.
 pub(super) const NO_ROOM: &str = "no_room";
 
@@ -45,7 +48,7 @@ pub(super) struct Intake {
     received: u64,
     /// As it came, if it came encoded or is of no interest.
     raw: Option<Pile>,
-    inner: Option<Inner>,
+    inner: Option<Box<Inner>>,
     undecodable: Option<&'static str>,
     wants_key: bool,
     ready: Vec<Bytes>,
@@ -67,14 +70,15 @@ impl Intake {
         let announced = fields.texts(&CONTENT_LENGTH).next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
         let values = fields.all(&CONTENT_ENCODING).map(|value| std::str::from_utf8(value).unwrap_or("?"));
         let codings = kind.is_some().then(|| Codings::of(values)).flatten();
-        let inner = kind.zip(codings.as_ref()).map(|(kind, codings)| Inner {
+        let inner = |(kind, codings): (Kind, &Codings)| Inner {
             decoder: (!codings.is_identity())
                 .then(|| Decoder::new(codings, DecodeLimits { bytes: limit.max(1 << 20), ..DecodeLimits::default() })),
             splicer: Splicer::new(kind, tags.clone()),
             spliced: Pile::new(room),
             last: Bytes::new(),
             share: room.share(),
-        });
+        };
+        let inner = kind.zip(codings.as_ref()).map(inner).map(Box::new);
         let is_raw = inner.as_ref().is_none_or(|inner| inner.decoder.is_some());
         Self {
             limit,
@@ -84,7 +88,7 @@ impl Intake {
             undecodable: (kind.is_some() && codings.is_none()).then_some("unknown_coding"),
             inner,
             wants_key: target.key.is_none(),
-            ready: Vec::new(),
+            ready: Vec::with_capacity(USUAL_PIECES),
         }
     }
 
@@ -94,11 +98,17 @@ impl Intake {
         if self.announced > self.limit {
             return Err(Refusal::TooLarge { limit: self.limit });
         }
-        let begun = Instant::now();
+        let mut begun = None;
         while !body.is_end_stream() {
-            let coming = self.received.max(self.announced.min(AT_ONCE));
-            let until = begun + PATIENCE + Duration::from_secs(coming / SLOWEST);
-            let frame = tokio::time::timeout_at(until, body.frame()).await.map_err(|_| Refusal::Slow)?;
+            // Most have come with their head.
+            let frame = if let Some(frame) = body.frame().now_or_never() {
+                frame
+            } else {
+                let coming = self.received.max(self.announced.min(AT_ONCE));
+                let begun = *begun.get_or_insert_with(Instant::now);
+                let until = begun + PATIENCE + Duration::from_secs(coming / SLOWEST);
+                tokio::time::timeout_at(until, body.frame()).await.map_err(|_| Refusal::Slow)?
+            };
             let Some(frame) = frame else { break };
             let Ok(chunk) = frame.map_err(|_| Refusal::BrokenOff)?.into_data() else { continue };
             self.received += chunk.len() as u64;
@@ -162,16 +172,15 @@ impl Intake {
     async fn settle(self) -> std::io::Result<Taken> {
         let Self { raw, inner, undecodable, wants_key, mut ready, .. } = self;
         let (mut report, mut key, mut spliced) = (None, None, None);
-        if let Some(Inner { mut splicer, spliced: mut pile, mut last, share, .. }) = inner {
+        if let Some(inner) = inner {
+            let Inner { mut splicer, spliced: mut pile, mut last, share, .. } = *inner;
             if wants_key {
                 splicer.push(std::mem::take(&mut last), &mut ready);
                 key = splicer.dsn().map(|dsn| dsn.public_key.clone());
             }
             report = Some(splicer.finish(last, &mut ready));
             drop(share);
-            for piece in ready.drain(..) {
-                pile.push(piece).await?;
-            }
+            pile.push_all(&mut ready).await?;
             spliced = Some(pile);
         }
         let is_changed = report.as_ref().is_some_and(Report::is_changed);
@@ -208,10 +217,7 @@ impl Inner {
                 self.has_room();
             }
         }
-        for piece in ready.drain(..) {
-            self.spliced.push(piece).await?;
-        }
-        Ok(())
+        self.spliced.push_all(ready).await
     }
 }
 

@@ -149,6 +149,11 @@ impl Pile {
     /// # Errors
     /// When there is no room in memory and the file cannot be written. Then the pile is of no more use.
     pub(super) async fn push(&mut self, piece: Bytes) -> io::Result<()> {
+        if self.holds(piece) { Ok(()) } else { self.spill().await }
+    }
+
+    /// Takes a piece; whether all that is in memory may stay there.
+    fn holds(&mut self, piece: Bytes) -> bool {
         self.bytes += piece.len() as u64;
         self.held += piece.len();
         if piece.len() >= SMALL || (self.pieces.is_empty() && self.tail.is_empty()) {
@@ -161,8 +166,16 @@ impl Pile {
             }
         }
         let most = if self.file.is_some() { BLOCK } else { MOST_HELD };
-        if self.held > most || !self.share.covers(self.held) {
-            self.spill().await?;
+        self.held <= most && self.share.covers(self.held)
+    }
+
+    /// # Errors
+    /// As [`Pile::push`].
+    pub(super) async fn push_all(&mut self, pieces: &mut Vec<Bytes>) -> io::Result<()> {
+        for piece in pieces.drain(..) {
+            if !self.holds(piece) {
+                self.spill().await?;
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -310,7 +310,7 @@ impl Shared {
         if pool.lines.len() >= IDLE_CONNECTIONS {
             return;
         }
-        pool.lines.push(Kept { line, since: Instant::now() });
+        pool.lines.push(Kept { line, sweeps: 0 });
         if !std::mem::replace(&mut pool.is_watched, true) {
             watch(Arc::downgrade(self));
         }
@@ -320,7 +320,10 @@ impl Shared {
     fn sweep(&self) -> bool {
         let Some(mut pool) = self.pool() else { return false };
         let mut nobody = Context::from_waker(Waker::noop());
-        pool.lines.retain_mut(|kept| kept.since.elapsed() < IDLE && kept.line.is_quiet(&mut nobody));
+        pool.lines.retain_mut(|kept| {
+            kept.sweeps += 1;
+            kept.sweeps <= IDLE_SWEEPS && kept.line.is_quiet(&mut nobody)
+        });
         pool.is_watched = !pool.lines.is_empty();
         pool.is_watched
     }
@@ -338,7 +341,8 @@ struct Pool {
 
 struct Kept {
     line: Connection,
-    since: Instant,
+    /// That it has outlasted: they tell the time well enough.
+    sweeps: u64,
 }
 
 /// Ends with the last of the connections.
@@ -438,7 +442,7 @@ impl Body for AnswerBody {
 }
 
 /// Shorter than servers keep a silent connection open, as nginx does for 75 s: to be the one who closes it is to lose no request on it.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE_SWEEPS: u64 = 20;
 /// Of one seat.
 const IDLE_CONNECTIONS: usize = 128;
 const SWEEP: Duration = Duration::from_secs(1);
