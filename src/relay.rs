@@ -300,7 +300,7 @@ impl Relay {
             method,
             key: key.into(),
             categories: categories.into_iter().map(Into::into).collect(),
-            uri: uri.clone(),
+            uri,
             fields,
         };
         let waiting = Unanswered::new(behind, letter, body, may_wait.then_some(&self.left));

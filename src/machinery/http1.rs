@@ -113,6 +113,16 @@ impl Extent {
         self.left() == Some(0)
     }
 
+    /// All that is left of it, if that is just what has been `read`: the buffer itself goes, and nothing is copied.
+    pub fn take_all(&mut self, read: &mut BytesMut) -> Option<Bytes> {
+        let left = match self {
+            Self::Length(left) if *left > 0 && *left == read.len() as u64 => left,
+            _ => return None,
+        };
+        *left = 0;
+        Some(std::mem::take(read).freeze())
+    }
+
     /// Takes what has been `read` of it.
     ///
     /// # Errors
@@ -321,6 +331,23 @@ mod tests {
             assert_eq!((body.as_slice(), rest.as_slice(), is_over), (&b"hello"[..], &b"GET"[..], true), "{piece}");
         }
         assert!(!read(Extent::Chunked(Chunked::Size), b"5\r\nhello\r\n0\r\n", 9).unwrap().2, "there may be trailers");
+    }
+
+    #[test]
+    fn a_buffer_goes_as_a_whole_only_if_it_is_the_rest_of_a_body() {
+        for (mut extent, text, goes) in [
+            (Extent::Length(5), "hello", true),
+            (Extent::Length(5), "hell", false),
+            (Extent::Length(5), "helloG", false),
+            (Extent::Length(0), "", false),
+            (Extent::Chunked(Chunked::Data(5)), "hello", false),
+            (Extent::UntilClosed, "hello", false),
+        ] {
+            let mut read = BytesMut::from(text);
+            let taken = extent.take_all(&mut read);
+            assert_eq!(taken.as_deref(), goes.then_some(text.as_bytes()), "{extent:?} {text}");
+            assert_eq!((read.is_empty(), extent.is_over()), (goes || text.is_empty(), goes || text.is_empty()));
+        }
     }
 
     #[test]

@@ -311,6 +311,9 @@ impl Incoming<'_, '_> {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
             let wanted = self.gathering.0;
+            if let Some(rest) = self.extent.take_all(self.read) {
+                return Poll::Ready(Ok(Some(rest)));
+            }
             if self.extent.is_over() || self.read.len() >= wanted {
                 match self.extent.take(self.read)? {
                     Next::Piece(piece) => return Poll::Ready(Ok(Some(piece))),
@@ -397,7 +400,6 @@ where
         None if manner.is_old => Framing::UntilClosed,
         None => Framing::Chunked,
     };
-    let mut queue = Queue::default();
     let mut head = head(status, &fields, framing, manner, is_last);
     // What is not there yet is asked for once more below.
     if matches!(framing, Framing::Length(1..=JOINED))
@@ -405,8 +407,12 @@ where
     {
         head.extend_from_slice(&frame.map_err(io::Error::other)?.into_data().unwrap_or_default());
     }
-    queue.push(head.into());
     let mut is_over = framing == Framing::Bare || (body.is_end_stream() && framing != Framing::Chunked);
+    if is_over {
+        return writer.write_all(&head).await;
+    }
+    let mut queue = Queue::default();
+    queue.push(head.into());
     poll_fn(|context| {
         loop {
             while !is_over && queue.has_room() {
