@@ -75,7 +75,7 @@ pub struct Plan {
     pub tags: TagChoice,
     /// As received, in bytes.
     pub max_body_bytes: u64,
-    /// Of one upstream; as much again for all bodies on their way that do not fit into memory.
+    /// Of one upstream; as much again, or room for two of the largest, for all bodies on their way that do not fit into memory.
     pub spool_max_bytes: u64,
     pub spool_max_age: Duration,
 }
@@ -226,7 +226,7 @@ impl Relay {
             routes: plan.routes.clone(),
             senders,
             max_body_bytes: plan.max_body_bytes,
-            room: Room::new(directory, plan.spool_max_bytes),
+            room: Room::new(directory, plan.spool_max_bytes.max(2 * plan.max_body_bytes)),
             clock,
             tally,
             left,

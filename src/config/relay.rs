@@ -55,8 +55,8 @@ pub struct RelaySettings {
     /// Connections at once from one address. Default: 4096: in a sidecar all come from one.
     pub max_connections_per_peer: NonZeroUsize,
     /// Room on disk for what each upstream could not take yet, in bytes. Default: 536870912, 512 MiB. From 1 MiB to 1 TiB.
-    /// When it is full, SDKs get a 503. As much again is for all bodies on their way that are too large for memory: below twice
-    /// `max_body_bytes`, the largest may find no room, as it came and with its tags.
+    /// When it is full, SDKs get a 503. As much again, or twice `max_body_bytes` if that is more, is for all bodies on their way
+    /// that are too large for memory.
     pub spool_max_bytes: u64,
     /// Time after which what was kept is dropped. Default: 1d. From 1m to 30d.
     #[serde(with = "span")]

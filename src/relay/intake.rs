@@ -51,6 +51,8 @@ pub(super) struct Intake {
     inner: Option<Box<Inner>>,
     undecodable: Option<&'static str>,
     wants_key: bool,
+    /// The one in the envelope's header, as soon as it is known that it is wanted.
+    key: Option<Box<str>>,
     ready: Vec<Bytes>,
 }
 
@@ -88,6 +90,7 @@ impl Intake {
             undecodable: (kind.is_some() && codings.is_none()).then_some("unknown_coding"),
             inner,
             wants_key: target.key.is_none(),
+            key: None,
             ready: Vec::with_capacity(USUAL_PIECES),
         }
     }
@@ -106,7 +109,11 @@ impl Intake {
             } else {
                 let coming = self.received.max(self.announced.min(AT_ONCE));
                 let begun = *begun.get_or_insert_with(Instant::now);
-                let until = begun + PATIENCE + Duration::from_secs(coming / SLOWEST);
+                let mut until = begun + PATIENCE + Duration::from_secs(coming / SLOWEST);
+                if self.received > 0 {
+                    // What has come takes room that others need, so nobody may fall silent for as long as a slow one has.
+                    until = until.min(Instant::now() + PATIENCE);
+                }
                 tokio::time::timeout_at(until, body.frame()).await.map_err(|_| Refusal::Slow)?
             };
             let Some(frame) = frame else { break };
@@ -135,10 +142,11 @@ impl Intake {
                 loop {
                     let Some(decoder) = &mut inner.decoder else { return Ok(()) };
                     let reason = match decoder.next() {
-                        Ok(Some(piece)) => {
-                            inner.step(piece, &mut self.ready).await?;
-                            continue;
-                        }
+                        Ok(Some(piece)) => match inner.step(piece, &mut self.ready).await {
+                            Ok(()) => continue,
+                            // As it came there is room for it.
+                            Err(_) => NO_ROOM,
+                        },
                         Ok(None) if inner.has_room() => return Ok(()),
                         Ok(None) => NO_ROOM,
                         Err(error) => error.reason(),
@@ -153,7 +161,9 @@ impl Intake {
     /// It goes on as it came.
     fn give_up(&mut self, reason: &'static str) {
         self.undecodable = Some(reason);
-        self.inner = None;
+        if let Some(inner) = self.inner.take().filter(|_| self.wants_key) {
+            self.key = inner.key();
+        }
     }
 
     /// # Errors
@@ -169,33 +179,47 @@ impl Intake {
         })
     }
 
-    async fn settle(self) -> std::io::Result<Taken> {
-        let Self { raw, inner, undecodable, wants_key, mut ready, .. } = self;
-        let (mut report, mut key, mut spliced) = (None, None, None);
-        if let Some(inner) = inner {
-            let Inner { mut splicer, spliced: mut pile, mut last, share, .. } = *inner;
-            if wants_key {
-                splicer.push(std::mem::take(&mut last), &mut ready);
-                key = splicer.dsn().map(|dsn| dsn.public_key.clone());
+    async fn settle(mut self) -> std::io::Result<Taken> {
+        let (mut report, mut spliced) = (None, None);
+        if let Some(mut inner) = self.inner.take() {
+            if self.wants_key {
+                inner.splicer.push(std::mem::take(&mut inner.last), &mut self.ready);
+                self.key = inner.key();
             }
-            report = Some(splicer.finish(last, &mut ready));
-            drop(share);
-            pile.push_all(&mut ready).await?;
-            spliced = Some(pile);
+            match inner.end(self.raw.is_none(), &mut self.ready).await {
+                Ok(ended) => (report, spliced) = (Some(ended.0), ended.1),
+                Err(_) if self.raw.is_some() => self.undecodable = Some(NO_ROOM),
+                Err(error) => return Err(error),
+            }
         }
-        let is_changed = report.as_ref().is_some_and(Report::is_changed);
-        let (pile, is_decoded) = match (raw, spliced) {
-            (Some(_), Some(spliced)) if is_changed => (spliced, true),
-            (Some(raw), _) => (raw, false),
-            (None, Some(spliced)) => (spliced, false),
+        let Self { raw, key, undecodable, .. } = self;
+        let (body, is_decoded) = match (spliced, raw) {
+            (Some(spliced), raw) => (spliced, raw.is_some()),
+            (None, Some(raw)) => (raw.close().await?, false),
             (None, None) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
         };
-        let body = pile.close().await?;
         Ok(Taken { body, is_decoded, report, key, undecodable })
     }
 }
 
 impl Inner {
+    /// In the envelope's header, if that has come.
+    fn key(&self) -> Option<Box<str>> {
+        self.splicer.dsn().map(|dsn| dsn.public_key.clone())
+    }
+
+    /// What was found, and the body if any of it has changed or it is the only one.
+    async fn end(self, is_only: bool, ready: &mut Vec<Bytes>) -> std::io::Result<(Report, Option<Closed>)> {
+        let Self { splicer, mut spliced, last, share, .. } = self;
+        let report = splicer.finish(last, ready);
+        drop(share);
+        if !is_only && !report.is_changed() {
+            return Ok((report, None));
+        }
+        spliced.push_all(ready).await?;
+        Ok((report, Some(spliced.close().await?)))
+    }
+
     /// Takes as large a share as it holds now, if there is one.
     fn has_room(&mut self) -> bool {
         let decoder = self.decoder.as_ref().map_or(0, Decoder::held);
@@ -227,8 +251,10 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
-    use futures_util::TryStreamExt as _;
+    use futures_util::{StreamExt as _, TryStreamExt as _, stream};
     use http::Uri;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
 
     use super::super::pile::FREE;
     use super::*;
@@ -291,6 +317,57 @@ mod tests {
         }
         assert!(tagged > 0 && passed > MANY / 2, "{tagged} {passed} {coding}");
         assert_eq!(room.held(), 0);
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn without_room_for_it_with_tags_a_body_goes_on_as_it_came_to_whom_its_header_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let header = r#"{"dsn":"https://abc@sentry.example.com/7"}"#;
+        let noise: Vec<u8> = (0_u32..2 << 20).map(|n| (n.wrapping_mul(n ^ 0x9E37_79B1) >> 30) as u8).collect();
+        let event = b"\n{\"type\":\"event\",\"length\":2}\n{}\n{\"type\":\"attachment\",\"length\":2097152}\n";
+        let body = gzip(&[header.as_bytes(), event, &noise].concat());
+        let uri = Uri::from_static("/api/7/envelope/");
+        let fields: Fields = [(CONTENT_ENCODING, "gzip")].into_iter().collect();
+        let tags = Arc::new(Tags::new([("pod_name", "web-1")]));
+        assert!(body.len() < 1 << 20, "as it came it needs no disk");
+        for (most, fits) in [(0, false), (64 << 20, true)] {
+            let room = Room::of(directory.path().to_owned(), 64 << 20, most);
+            let target = Target::of(&uri, &fields);
+            let mut intake = Intake::new(&target, &fields, &tags, 8 << 20, &room);
+            intake.push(Bytes::copy_from_slice(&body)).await.unwrap();
+            let taken = intake.finish().await;
+            let Ok(taken) = taken else { panic!("it is refused") };
+            assert_eq!((taken.is_decoded, taken.undecodable), (fits, (!fits).then_some(NO_ROOM)));
+            assert_eq!(taken.key.as_deref(), Some("abc"));
+            assert_eq!(whole(taken.body.body()).await == body, !fits);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_falls_silent_is_not_waited_for_as_long_as_one_who_is_slow() {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Room::of(directory.path().to_owned(), 64 << 20, 64 << 20);
+        let uri = Uri::from_static("/api/7/minidump/?sentry_key=abc");
+        let fields = Fields::default();
+        let target = Target::of(&uri, &fields);
+        let mut intake = Intake::new(&target, &fields, &Arc::default(), 64 << 20, &room);
+        let block = Frame::data(Bytes::from(vec![0; 512 << 10]));
+        let blocks =
+            stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(Frame::data(block.data_ref().unwrap().clone()))));
+        let slow = blocks.then(|block| async {
+            tokio::time::sleep(PATIENCE * 9 / 10).await;
+            block
+        });
+        let began = Instant::now();
+        let body = StreamBody::new(Box::pin(slow.chain(stream::pending())));
+        assert_eq!(intake.take(body).await, Err(Refusal::Slow));
+        assert_eq!(began.elapsed(), PATIENCE * 9 / 10 * 20 + PATIENCE);
     }
 
     #[tokio::test]

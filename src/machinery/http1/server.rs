@@ -21,7 +21,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -40,6 +40,8 @@ const GATHERED: u64 = 128 << 10;
 const MOST_GATHERED: usize = 16 << 20;
 /// An answer up to this is written with its head, as one part: that costs less than several.
 const JOINED: u64 = 4 << 10;
+/// Who takes nothing of an answer for so long is left.
+const STALLED: Duration = Duration::from_secs(30);
 /// Who has sent what nobody read gets so long to read why, before the connection is broken off, …
 const LINGER: Duration = Duration::from_secs(1);
 /// … and may send so much more.
@@ -124,8 +126,7 @@ pub(in crate::machinery) async fn serve(
         };
         let Some(answer) = answer else { return Ok(()) };
         let is_last = !is_kept || !has_come.load(Ordering::Relaxed) || stop.is_cancelled();
-        write(&mut writer, answer, manner, is_last).await?;
-        if is_last {
+        if write(&mut writer, answer, manner, is_last).await? {
             return if has_come.load(Ordering::Relaxed) {
                 writer.shutdown().await
             } else {
@@ -388,7 +389,8 @@ enum Framing {
     UntilClosed,
 }
 
-async fn write<B>(writer: &mut WriteHalf<'_>, answer: Reply<B>, manner: Manner, is_last: bool) -> io::Result<()>
+/// Returns whether the connection has to end with it.
+async fn write<B>(writer: &mut WriteHalf<'_>, answer: Reply<B>, manner: Manner, is_last: bool) -> io::Result<bool>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -400,6 +402,7 @@ where
         None if manner.is_old => Framing::UntilClosed,
         None => Framing::Chunked,
     };
+    let is_last = is_last || framing == Framing::UntilClosed;
     let mut head = head(status, &fields, framing, manner, is_last);
     // What is not there yet is asked for once more below.
     if matches!(framing, Framing::Length(1..=JOINED))
@@ -408,11 +411,16 @@ where
         head.extend_from_slice(&frame.map_err(io::Error::other)?.into_data().unwrap_or_default());
     }
     let mut is_over = framing == Framing::Bare || (body.is_end_stream() && framing != Framing::Chunked);
-    if is_over {
-        return writer.write_all(&head).await;
-    }
+    let written = match is_over.then(|| writer.try_write(&head)) {
+        Some(Ok(written)) if written == head.len() => return Ok(is_last),
+        Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+        Some(Ok(written)) => written,
+        Some(Err(_)) | None => 0,
+    };
     let mut queue = Queue::default();
     queue.push(head.into());
+    advance(&mut queue.parts, written);
+    let mut stalled = None;
     poll_fn(|context| {
         loop {
             while !is_over && queue.has_room() {
@@ -435,13 +443,17 @@ where
             }
             if queue.is_empty() {
                 return match () {
-                    () if is_over => Poll::Ready(Ok(())),
+                    () if is_over => Poll::Ready(Ok(is_last)),
                     () if is_gone(writer.as_ref(), context) => Poll::Ready(Err(ErrorKind::ConnectionAborted.into())),
                     () => Poll::Pending,
                 };
             }
-            let written = ready!(poll_write(writer, queue.parts.iter(), context))?;
-            advance(&mut queue.parts, written);
+            let Poll::Ready(written) = poll_write(writer, queue.parts.iter(), context) else {
+                ready!(stalled.get_or_insert_with(|| Box::pin(sleep(STALLED))).as_mut().poll(context));
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            };
+            stalled = None;
+            advance(&mut queue.parts, written?);
         }
     })
     .await
@@ -468,7 +480,7 @@ fn head(status: StatusCode, fields: &Fields, framing: Framing, manner: Manner, i
         Framing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Bare | Framing::Length(_) | Framing::UntilClosed => {}
     }
-    if is_last || framing == Framing::UntilClosed {
+    if is_last {
         head.extend_from_slice(b"connection: close\r\n");
     } else if manner.is_old {
         head.extend_from_slice(b"connection: keep-alive\r\n");

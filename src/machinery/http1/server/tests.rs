@@ -93,7 +93,10 @@ async fn requests_are_answered_one_behind_another_until_one_is_the_last() {
          HTTP/1.1 200 OK\r\ndate: now\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nGET \r\n0\r\n\r\n";
     assert_eq!(said(requests.as_bytes()).await, expected);
     let old = said(b"GET /chunked HTTP/1.0\r\n\r\n").await;
-    assert_eq!(old, "HTTP/1.1 200 OK\r\ndate: now\r\nconnection: close\r\n\r\nGET ");
+    let expected = "HTTP/1.1 200 OK\r\ndate: now\r\nconnection: close\r\n\r\nGET ";
+    assert_eq!(old, expected);
+    let kept = said(b"GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    assert_eq!(kept, expected, "where it ends is told by its end alone");
 }
 
 #[tokio::test]
@@ -207,6 +210,19 @@ async fn who_leaves_is_answered_no_more() {
     drop(served.stream);
     assert!(served.dropped.await.is_err(), "the answering is dropped");
     served.ended.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_is_left() {
+    let mut served = serving(LONG).await;
+    let length = 64 << 20;
+    let request = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    served.stream.write_all(request.as_bytes()).await.unwrap();
+    served.stream.write_all(&vec![b'a'; length]).await.unwrap();
+    // It waits for nothing but that.
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    assert_eq!(served.ended.await.unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
 #[tokio::test]
