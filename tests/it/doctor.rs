@@ -419,6 +419,26 @@ async fn a_default_controller_that_lets_nobody_in_is_found() {
 }
 
 #[tokio::test]
+async fn where_there_is_a_sentry_alone_nobody_asks_for_a_jenkins() {
+    let directory = tempfile::tempdir().unwrap();
+    for listen in ["192.0.2.1:8080", "0.0.0.0:8080"] {
+        let settings = format!(
+            "[webhooks]\nlisten = \"{listen}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[datadog]\ndogstatsd = \
+             \"udp://127.0.0.1:1\"\n[[sentry.integrations]]\nname = \"acme\"\nsecrets = [\"{TOKEN}\"]\n"
+        );
+        std::fs::write(directory.path().join("recoverd.toml"), settings).unwrap();
+        let mut command = Command::new(recoverd());
+        let output = command.args(["doctor", "--json"]).current_dir(directory.path()).output().await.unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        for (check, verdict) in [("settings", "ok"), ("webhooks default", "skipped")] {
+            let finding = findings.iter().find(|finding| finding["check"] == check).unwrap();
+            assert_eq!(finding["verdict"], verdict, "{listen}: {finding}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn where_nothing_is_set_up_nothing_is_asked() {
     let directory = tempfile::tempdir().unwrap();
     let settings = "[webhooks]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
