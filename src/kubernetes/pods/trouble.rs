@@ -33,7 +33,10 @@ impl Trouble {
     pub(super) fn of(error: &watcher::Error) -> Self {
         use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
         let ((reason, why), place) = match error {
-            WatchError(status) if status.code == 410 => (by_code(status.code, &status.message), Place::Known),
+            // It would list by itself, though as it did before, and that may have been from memory.
+            WatchError(status) | WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => {
+                (by_code(status.code, &status.message), Place::Lost)
+            }
             WatchError(status) => (by_code(status.code, &status.message), Place::Doubtful),
             WatchFailed(kube::Error::SerdeError(error)) => (malformed(error), Place::Lost),
             // Nearly any JSON is a status to kube, one that says nothing.
@@ -141,7 +144,8 @@ mod tests {
             (watcher::Error::WatchError(status(500)), Place::Doubtful),
             (watcher::Error::WatchStartFailed(kube::Error::Api(status(504))), Place::Doubtful),
             (watcher::Error::InitialListFailed(unreadable()), Place::Doubtful),
-            (watcher::Error::WatchError(status(410)), Place::Known),
+            (watcher::Error::WatchError(status(410)), Place::Lost),
+            (watcher::Error::WatchStartFailed(kube::Error::Api(status(410))), Place::Lost),
             (watcher::Error::WatchFailed(kube::Error::LinesCodecMaxLineLengthExceeded), Place::Known),
         ];
         for (error, place) in table {
