@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::{Exit, block_on, progress, table};
-use crate::config::{ConfigError, Controller, Environment, Integration, Settings};
+use crate::config::{ConfigError, Environment, Settings};
 use crate::kubernetes::downward;
 use finding::{Finding, Verdict};
 
@@ -96,40 +96,37 @@ fn summary(failed: usize, warnings: usize) -> String {
 
 /// All checks at once; their findings in a fixed order.
 async fn examine(settings: Settings, node: Option<String>) -> Vec<Finding> {
-    let settings = Arc::new(settings);
+    begin(&Arc::new(settings), node).end().await
+}
+
+fn begin(settings: &Arc<Settings>, node: Option<String>) -> Checks {
     let mut checks = Checks { running: JoinSet::new(), begun: Vec::new() };
-    let of_settings = of_settings(&settings);
+    let of_settings = of_settings(settings);
     checks.begin("settings", async { of_settings });
     checks.begin("store", store::look(settings.data_dir.clone()));
     checks.begin("recoverd", others::recoverd(settings.clone()));
-    for index in 0..settings.controllers().len() {
-        let settings = settings.clone();
-        checks.begin("jenkins", async move {
-            match settings.controllers().get(index) {
-                Some(controller) => of_controller(&settings, controller).await,
-                None => Vec::new(),
-            }
-        });
+    for controller in settings.controllers() {
+        let (asked, settings) = (controller.clone(), settings.clone());
+        checks.begin("jenkins", async move { jenkins::examine(&asked).await });
+        let controller = controller.clone();
+        checks.begin("webhooks", async move { vec![doors::of_controller(&settings, &controller).await] });
     }
     checks.begin("agent", others::agent(settings.clone()));
     checks.begin("datadog key", others::datadog_key(settings.clone()));
     checks.begin("sentry", others::sentry(settings.clone()));
-    for index in 0..settings.integrations().len() {
-        let settings = settings.clone();
-        checks.begin("sentry", async move {
-            match settings.integrations().get(index) {
-                Some(integration) => of_integration(&settings, integration).await,
-                None => Vec::new(),
-            }
-        });
+    for integration in settings.integrations() {
+        let (asked, settings) = (integration.clone(), settings.clone());
+        checks.begin("sentry", async move { vec![sentry::integration(&asked).await] });
+        let integration = integration.clone();
+        checks.begin("sentry webhooks", async move { vec![doors::of_integration(&settings, &integration).await] });
     }
     if settings.relay().is_some() {
         checks.begin("relay", doors::of_relay(settings.clone()));
         checks.begin("relay", relay::upstreams(settings.clone()));
         checks.begin("relay spool", relay::spools(settings.clone()));
-        checks.begin("relay pods", relay::pods(settings, node));
+        checks.begin("relay pods", relay::pods(settings.clone(), node));
     }
-    checks.end().await
+    checks
 }
 
 fn of_settings(settings: &Settings) -> Vec<Finding> {
@@ -137,19 +134,6 @@ fn of_settings(settings: &Settings) -> Vec<Finding> {
         [] => vec![Finding::ok("settings", "they are good")],
         warnings => warnings.iter().map(|warning| Finding::warning("settings", warning, "")).collect(),
     }
-}
-
-async fn of_controller(settings: &Settings, controller: &Controller) -> Vec<Finding> {
-    let (mut findings, webhooks) =
-        tokio::join!(jenkins::examine(controller), doors::of_controller(settings, controller));
-    findings.push(webhooks);
-    findings
-}
-
-async fn of_integration(settings: &Settings, integration: &Integration) -> Vec<Finding> {
-    let (asked, webhooks) =
-        tokio::join!(sentry::integration(integration), doors::of_integration(settings, integration));
-    vec![asked, webhooks]
 }
 
 /// What a thread has found. Nobody aborts one, so that it fails by a panic alone, which then is the check's.
@@ -213,5 +197,18 @@ mod tests {
         let found = checks.end().await;
         let verdicts: Vec<_> = found.iter().map(|finding| (finding.check.as_str(), finding.verdict)).collect();
         assert_eq!(verdicts, [("one", Verdict::Ok), ("two", Verdict::Failed), ("three", Verdict::Ok)]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_jenkins_or_sentry_takes_nobody_elses_time() {
+        let text = "[[sentry.integrations]]\nname = \"acme\"\nauth = \"none\"\n[[jenkins]]\nname = \"main\"\nauth = \"none\"\n";
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let settings = Settings::load(Some(file.path()), &Environment::default()).unwrap();
+        let begun = begin(&Arc::new(settings), None).begun;
+        let names: Vec<_> = begun.into_iter().map(|(_, name)| name).collect();
+        for each in ["jenkins", "webhooks", "sentry", "sentry webhooks"] {
+            assert!(names.contains(&each), "{each} has no patience of its own: {names:?}");
+        }
     }
 }

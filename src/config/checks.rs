@@ -476,7 +476,8 @@ impl Checks<'_, '_> {
         let controller = Controller { name, access, api: None, poll_interval: None, tcp: None, udp: None };
         self.checked.controllers.push(controller);
         let listen = settings.webhooks.listen;
-        if !listen.ip().is_loopback() {
+        // Where there is a Sentry, it is what is listened for.
+        if !listen.ip().is_loopback() && settings.sentry.integrations.is_empty() {
             let whose = if listen.ip().is_unspecified() { "webhooks from other hosts" } else { "all webhooks" };
             self.warn(format!(
                 "`webhooks.listen` is {listen} but there is no [[jenkins]]: {whose} are refused; add one with a name and \

@@ -632,6 +632,10 @@ fn no_settings_file_is_fine_unless_one_was_named() {
 fn what_is_unwise_is_warned_of() {
     let warnings = |text: &str| load(text, &[]).unwrap().warnings().to_vec();
     assert_eq!(warnings(&controller("url = \"https://CI.example\"")), [""; 0]);
+    for listen in ["10.1.2.3:8080", "0.0.0.0:8080"] {
+        let sentry_alone = integration(&format!("secrets = [\"0123456789abcdef\"]\n[webhooks]\nlisten = \"{listen}\""));
+        assert_eq!(warnings(&sentry_alone), [""; 0], "its webhooks are taken");
+    }
     let table = [
         (
             "[[jenkins]]\nname = \"main\"\nauth = \"none\"",

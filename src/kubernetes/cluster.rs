@@ -15,9 +15,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub enum ClusterError {
     #[error("this is no pod: {0}; run recoverd in Kubernetes, or set `kubernetes.api_server`")]
     NotInside(String),
-    #[error(
-        "cannot read the service account: {0}; its token must be mounted, so set `automountServiceAccountToken: true`"
-    )]
+    #[error("cannot read the service account: {0}; mount its token, with `automountServiceAccountToken` true")]
     NoAccount(String),
     #[error("`kubernetes.api_server` is not an address: {0}")]
     Address(#[from] http::uri::InvalidUri),

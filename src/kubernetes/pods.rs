@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use kube::Api;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event, ListSemantic, watcher};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -156,7 +156,8 @@ pub struct Pace {
     /// Default: 30 s.
     pub longest_wait: Duration,
     /// All pods are listed so often though nothing is known to be missed: a server that was set back to a backup answers a
-    /// watch with 200 and then with silence, until it has come to where the watch left off. Default: 30 min.
+    /// watch with 200 and then with silence, until it has come to where the watch left off. Such a list is taken as the API
+    /// server remembers it, which costs little, and may be a moment old; after a loss it is the most recent. Default: 30 min.
     pub list_every: Duration,
 }
 
@@ -198,27 +199,39 @@ where
         let mut failures = Failures::default();
         let mut ticks = tokio::time::interval(TIDY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut semantic = ListSemantic::MostRecent;
         loop {
-            self.list_and_watch(&mut failures, &mut ticks).await;
+            semantic = self.list_and_watch(semantic, &mut failures, &mut ticks).await;
             if failures.count > 0 {
                 self.api.reconnect();
             }
         }
     }
 
-    /// Until all pods are to be listed anew.
-    async fn list_and_watch(&self, failures: &mut Failures, ticks: &mut Interval) {
+    /// Until all pods are to be listed anew, and returns how.
+    async fn list_and_watch(
+        &self,
+        semantic: ListSemantic,
+        failures: &mut Failures,
+        ticks: &mut Interval,
+    ) -> ListSemantic {
         let fields = format!("spec.nodeName={}", self.node);
-        let config = watcher::Config::default().fields(&fields).timeout(WATCH_SECONDS);
+        let mut config = watcher::Config::default().fields(&fields).timeout(WATCH_SECONDS);
+        if semantic == ListSemantic::Any {
+            // With a limit it would not be asked so.
+            config = watcher::Config { page_size: None, ..config.any_semantic() };
+        }
         let mut told = pin!(watcher(Api::<SlimPod>::all(self.api.client.clone()), config));
         let mut enough = pin!(tokio::time::sleep(spread(self.pace.list_every)));
         let mut listed = HashSet::new();
+        let mut begun: Option<Instant> = None;
         // When a watch that has begun is one that lasts.
         let mut well: Option<Instant> = None;
         loop {
             let told = tokio::select! {
                 told = told.next() => told,
                 () = self.api.begun.notified() => {
+                    self.lasted(begun.replace(Instant::now()), failures);
                     well = Some(Instant::now() + LASTS);
                     continue;
                 }
@@ -231,7 +244,7 @@ where
                     self.tidy();
                     continue;
                 }
-                () = &mut enough => return,
+                () = &mut enough => return ListSemantic::Any,
             };
             match told {
                 Some(Ok(event)) => {
@@ -242,6 +255,7 @@ where
                     self.take(event, &mut listed);
                 }
                 Some(Err(error)) => {
+                    self.lasted(begun.take(), failures);
                     let (wait, is_lost) = self.failed(&error, failures);
                     tokio::time::sleep(wait).await;
                     // One that had begun is over.
@@ -249,11 +263,19 @@ where
                     let _ = self.api.begun.notified().now_or_never();
                     if is_lost {
                         failures.stuck = 0;
-                        return;
+                        return ListSemantic::MostRecent;
                     }
                 }
-                None => return,
+                None => return ListSemantic::MostRecent,
             }
+        }
+    }
+
+    /// A watch that is over, and had begun then, ends the row of failures if it took longer than the longest wait. What is
+    /// stuck stays so: it may have been silent.
+    fn lasted(&self, begun: Option<Instant>, failures: &mut Failures) {
+        if begun.is_some_and(|begun| begun.elapsed() > self.pace.longest_wait) {
+            failures.count = 0;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ struct OfNode {
     /// When nobody waits any more for a pod at this address. The API server hears of a pod's address only after the pod has
     /// begun, and one that fails at once has something to say; to a pod that is gone, at the same address, it would be ascribed.
     strangers: Mutex<HashMap<IpAddr, Instant>>,
+    /// Whether there are any, so that usually nobody has to lock them.
+    has_strangers: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -80,7 +83,8 @@ impl Senders {
 
     /// Each is the pod's whose address it comes from.
     pub fn node_pods(pods: Arc<NodePods<Arc<Sender>>>) -> Self {
-        Self(Whose::NodePods(OfNode { pods, patience: OnceLock::new(), strangers: Mutex::default() }))
+        let (patience, strangers) = (OnceLock::new(), Mutex::default());
+        Self(Whose::NodePods(OfNode { pods, patience, strangers, has_strangers: AtomicBool::new(false) }))
     }
 
     /// Waits a little when there is no list of pods yet.
@@ -111,22 +115,28 @@ impl OfNode {
             let _ = tokio::time::timeout_at(patience, self.pods.listed()).await;
             found = self.pods.whose(peer);
         }
-        if matches!(found, Err(Unattributable::UnknownAddress | Unattributable::Contested)) {
-            let address = peer.to_canonical();
-            if let Some(patience) = self.patience_with(address, Instant::now()) {
-                // Whether it has come or not shows at the second look.
-                let _ = tokio::time::timeout_at(patience, self.pods.appears(peer)).await;
-                found = self.pods.whose(peer);
-            }
-            if found.is_ok() {
-                self.strangers().remove(&address);
-            }
+        if matches!(found, Err(Unattributable::UnknownAddress | Unattributable::Contested))
+            && let Some(patience) = self.patience_with(peer.to_canonical(), Instant::now())
+        {
+            // Whether it has come or not shows at the second look.
+            let _ = tokio::time::timeout_at(patience, self.pods.appears(peer)).await;
+            found = self.pods.whose(peer);
+        }
+        if found.is_ok() && self.has_strangers.load(Ordering::Relaxed) {
+            self.is_known(peer.to_canonical());
         }
         found.unwrap_or_else(|reason| Sender::of(Attribution::Unknown(reason), false))
     }
 
     fn strangers(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is no stranger, however long it took: the next pod there is waited for again.
+    fn is_known(&self, address: IpAddr) {
+        let mut strangers = self.strangers();
+        strangers.remove(&address);
+        self.has_strangers.store(!strangers.is_empty(), Ordering::Relaxed);
     }
 
     /// Until when to wait for a pod at this address; `None` when that was in vain a while ago.
@@ -144,6 +154,7 @@ impl OfNode {
             return None;
         }
         strangers.insert(address, now + PATIENCE);
+        self.has_strangers.store(true, Ordering::Relaxed);
         Some(now + PATIENCE)
     }
 }
@@ -309,6 +320,26 @@ mod tests {
         }
         pods.applied(&pod("new", &[IpAddr::from([10, 1, 0, 6])]));
         assert_eq!(name(&*senders.of(PEER).await), Ok("old"), "it has another");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_became_known_too_late_is_waited_for_again_with_its_next_pod() {
+        let pods = NodePods::new();
+        pods.are(&[].into());
+        let senders = Senders::node_pods(pods.clone());
+        assert_eq!(name(&*senders.of(PEER).await), Err(Unattributable::UnknownAddress));
+        pods.applied(&pod("web-1", &[PEER]));
+        assert_eq!(name(&*senders.of(PEER).await), Ok("web-1"));
+        pods.deleted(&"web-1".into());
+        pods.applied(&pod("web-2", &[]));
+        let beginning = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            pods.applied(&pod("web-2", &[PEER]));
+        };
+        let (sender, ()) = tokio::join!(senders.of(PEER), beginning);
+        assert_eq!(name(&sender), Ok("web-2"));
+        let Whose::NodePods(node) = &senders.0 else { panic!("it is of a node") };
+        assert!(!node.has_strangers.load(Ordering::Relaxed), "nobody locks for nothing");
     }
 
     #[tokio::test(start_paused = true)]

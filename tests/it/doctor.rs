@@ -89,12 +89,16 @@ impl Surroundings {
 
     /// The verdict of one check, and what it found.
     async fn finds(&self, text: &str, variables: &[(&str, &str)], check: &str) -> (String, String) {
+        let finding = self.finding(text, variables, check).await;
+        let word = |key: &str| finding[key].as_str().unwrap().to_owned();
+        (word("verdict"), word("found"))
+    }
+
+    async fn finding(&self, text: &str, variables: &[(&str, &str)], check: &str) -> Value {
         let output = self.doctor(text, &["--json"], variables).await;
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let mut findings = report["findings"].as_array().unwrap().iter();
-        let finding = findings.find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("{check}: {report}"));
-        let word = |key: &str| finding[key].as_str().unwrap().to_owned();
-        (word("verdict"), word("found"))
+        findings.find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("{check}: {report}")).clone()
     }
 
     /// Its exit code and what it says, with the names that README uses.
@@ -385,9 +389,22 @@ async fn the_relay_is_looked_at_from_all_sides() {
     let (verdict, found) = around.finds(&daemonset, &[], "relay pods").await;
     assert_eq!((verdict.as_str(), found.as_str()), ("failed", "the name of this node is not known"));
     assert_eq!(around.finds(&daemonset, &node, "relay pods").await.0, "ok");
-    kubernetes.refuse(403, "pods is forbidden");
-    let (verdict, found) = around.finds(&daemonset, &node, "relay pods").await;
-    assert!(verdict == "failed" && found.contains("may not see pods (403)"), "{verdict}: {found}");
+    let forbidden = "pods is forbidden: User \"system:serviceaccount:recoverd:recoverd-relay\" cannot list resource \"pods\" \
+                     in API group \"\" at the cluster scope";
+    kubernetes.refuse(403, forbidden);
+    let finding = around.finding(&daemonset, &node, "relay pods").await;
+    let remedy = "bind it to a ClusterRole with get, list and watch on pods, as in deploy/k8s/relay-daemonset";
+    let expected = format!("the service account may not see pods (403, {forbidden})");
+    assert_eq!(
+        (&finding["verdict"], &finding["found"], &finding["remedy"]),
+        (&"failed".into(), &expected.into(), &remedy.into())
+    );
+    kubernetes.refuse(401, "Unauthorized");
+    let finding = around.finding(&daemonset, &node, "relay pods").await;
+    assert!(finding["remedy"].as_str().unwrap().starts_with("see that its token is mounted"), "{finding}");
+    let away = daemonset.replace(&kubernetes.address.to_string(), &free_address().await);
+    let finding = around.finding(&away, &node, "relay pods").await;
+    assert!(finding["remedy"].as_str().unwrap().starts_with("check `kubernetes.api_server`"), "{finding}");
 }
 
 #[tokio::test]
@@ -399,6 +416,26 @@ async fn a_default_controller_that_lets_nobody_in_is_found() {
     let output = Command::new(recoverd()).arg("doctor").current_dir(directory.path()).output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("192.0.2.1:8080 refuses everybody"), "{said}");
+}
+
+#[tokio::test]
+async fn where_there_is_a_sentry_alone_nobody_asks_for_a_jenkins() {
+    let directory = tempfile::tempdir().unwrap();
+    for listen in ["192.0.2.1:8080", "0.0.0.0:8080"] {
+        let settings = format!(
+            "[webhooks]\nlisten = \"{listen}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[datadog]\ndogstatsd = \
+             \"udp://127.0.0.1:1\"\n[[sentry.integrations]]\nname = \"acme\"\nsecrets = [\"{TOKEN}\"]\n"
+        );
+        std::fs::write(directory.path().join("recoverd.toml"), settings).unwrap();
+        let mut command = Command::new(recoverd());
+        let output = command.args(["doctor", "--json"]).current_dir(directory.path()).output().await.unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        for (check, verdict) in [("settings", "ok"), ("webhooks default", "skipped")] {
+            let finding = findings.iter().find(|finding| finding["check"] == check).unwrap();
+            assert_eq!(finding["verdict"], verdict, "{listen}: {finding}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,9 @@ struct Cluster {
     /// What watches alone get, and whether it is an event in an answer of 200.
     watch_refusal: Option<(u16, bool)>,
     lists: usize,
+    /// Of these, those that asked for what is remembered, however old.
+    remembered: usize,
+    watches: usize,
     connections: BTreeSet<SocketAddr>,
     strangers: Vec<String>,
 }
@@ -201,6 +204,16 @@ impl KubernetesServer {
     pub fn lists(&self) -> usize {
         self.shared.cluster.lock().unwrap().lists
     }
+
+    /// How often that may have been an old one.
+    pub fn remembered_lists(&self) -> usize {
+        self.shared.cluster.lock().unwrap().remembered
+    }
+
+    /// How often a watch was asked for.
+    pub fn watches(&self) -> usize {
+        self.shared.cluster.lock().unwrap().watches
+    }
 }
 
 impl Drop for KubernetesServer {
@@ -232,15 +245,20 @@ async fn answer(
     }
     if ask("watch") == Some("true") {
         assert_eq!(ask("allowWatchBookmarks"), Some("true"));
+        shared.cluster.lock().unwrap().watches += 1;
         return watching(shared, ask("resourceVersion").unwrap().parse().unwrap());
     }
     // For the pods, or for a sign of life.
-    assert!(matches!(ask("limit"), Some("500" | "1")));
+    let asked = (ask("limit"), ask("resourceVersion"), ask("resourceVersionMatch"));
+    let is_remembered = asked == (None, Some("0"), Some("NotOlderThan"));
+    assert!(is_remembered || matches!(asked, (Some("500" | "1"), None, None)), "{asked:?}");
     let mut news = shared.news.subscribe();
     while shared.cluster.lock().unwrap().is_held {
         news.changed().await.unwrap();
     }
-    list(shared.cluster.lock().unwrap(), ask("continue"))
+    let mut cluster = shared.cluster.lock().unwrap();
+    cluster.remembered += usize::from(is_remembered);
+    list(cluster, ask("continue"), if is_remembered { usize::MAX } else { PAGE })
 }
 
 fn failure(code: u16, message: &str) -> Response {
@@ -253,14 +271,14 @@ fn status(code: u16, message: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code})
 }
 
-fn list(mut cluster: MutexGuard<'_, Cluster>, from: Option<&str>) -> Response {
+fn list(mut cluster: MutexGuard<'_, Cluster>, from: Option<&str>, page: usize) -> Response {
     let from: usize = from.map(|from| from.parse().unwrap()).unwrap_or_default();
     cluster.lists += usize::from(from == 0);
-    let items: Vec<_> = cluster.pods.values().skip(from).take(PAGE).collect();
-    let left = cluster.pods.len().saturating_sub(from + PAGE);
+    let items: Vec<_> = cluster.pods.values().skip(from).take(page).collect();
+    let left = cluster.pods.len().saturating_sub(from.saturating_add(page));
     let mut metadata = json!({"resourceVersion": cluster.version.to_string()});
     if left > 0 {
-        metadata["continue"] = json!((from + PAGE).to_string());
+        metadata["continue"] = json!((from + page).to_string());
         metadata["remainingItemCount"] = json!(left);
     }
     let body = json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items}).to_string();

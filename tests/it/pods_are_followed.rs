@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use recoverd::domain::pod::{Pod, TagChoice};
@@ -89,6 +89,33 @@ async fn when_the_cluster_is_set_back_to_a_backup_all_pods_are_listed_anew_after
     followed.api.set_back();
     followed.api.apply(pod("b", 1, &[ip(2)]));
     assert_eq!(followed.appears(2).await, "b");
+    assert_eq!(followed.api.lists() - followed.api.remembered_lists(), 1, "only the first is read through to the disk");
+    followed.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_lost_is_never_listed_from_memory() {
+    let followed = Followed::at(Pace { list_every: Duration::from_secs(1), ..FAST }).await;
+    followed.until(|followed| followed.api.remembered_lists() == 1).await;
+    followed.api.compact(|api| api.apply(pod("b", 1, &[ip(2)])));
+    assert_eq!(followed.appears(2).await, "b");
+    assert_eq!(followed.api.lists() - followed.api.remembered_lists(), 2);
+    followed.finish().await;
+}
+
+#[tokio::test]
+async fn a_watch_that_lasts_ends_a_row_of_failures() {
+    let followed = Followed::at(Pace { longest_wait: Duration::from_secs(1), ..FAST }).await;
+    followed.is_well().await;
+    followed.api.refuse_watches(403);
+    followed.until(|followed| followed.api.watches() >= 9).await;
+    followed.api.heal();
+    followed.is_well().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (lists, broken) = (followed.api.lists(), Instant::now());
+    followed.api.compact(|_| ());
+    followed.until(|followed| followed.api.lists() > lists).await;
+    assert!(broken.elapsed() < Duration::from_millis(600), "{:?}", broken.elapsed());
     followed.finish().await;
 }
 

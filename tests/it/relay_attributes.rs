@@ -257,7 +257,7 @@ async fn while_the_api_server_refuses_the_pods_known_last_stay_and_it_heals_by_i
     let refusals = [
         (403, "pods is forbidden", "ClusterRole with get, list and watch on pods"),
         (401, "Unauthorized", "does not know the service account"),
-        (503, "etcd is away", "answers 503: etcd is away"),
+        (503, "etcd is away", "(503, etcd is away): see what its own log says"),
     ];
     for (times, (status, message, says)) in (1_u8..).zip(refusals) {
         node.api.refuse(status, message);

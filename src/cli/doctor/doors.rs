@@ -25,6 +25,12 @@ pub(super) async fn of_controller(settings: &Settings, controller: &Controller) 
             None => return Finding::skipped(check, "it has no token: it is asked, and may not report"),
             token => token.cloned().map(|token| Secret::new(secrecy::ExposeSecret::expose_secret(&token))),
         },
+        Access::LoopbackOnly if !settings.integrations().is_empty() => {
+            return Finding::skipped(
+                check,
+                "there is no [[jenkins]], and Sentry's webhooks have addresses of their own",
+            );
+        }
         Access::LoopbackOnly if !listen.ip().is_loopback() && !listen.ip().is_unspecified() => {
             let found = format!("{listen} refuses everybody: without a [[jenkins]] only 127.0.0.1 is let in");
             return Finding::failed(check, found, "add a [[jenkins]] with a name and tokens");

@@ -78,7 +78,7 @@ impl Tally {
         }
     }
 
-    /// What has to go, so that `latest` may stay; the oldest that is over first.
+    /// What has to go, so that `latest` may stay; first the oldest that is over and was told.
     pub fn overflow(&self, latest: u64) -> Option<Room> {
         if self.issues.len() <= Self::MAX_ISSUES {
             return None;
@@ -86,8 +86,8 @@ impl Tally {
         let others = || self.issues.iter().filter(|(id, _)| **id != latest);
         // While nobody can be told, even what waits for that goes in the end: disk is not without bounds.
         let is_full = self.issues.len() > 2 * Self::MAX_ISSUES;
-        let oldest_over = others().filter(|(_, mark)| mark.status == Status::Ok && (mark.is_told || is_full));
-        if let Some((id, mark)) = oldest_over.min_by_key(|(_, mark)| mark.at) {
+        let over = others().filter(|(_, mark)| mark.status == Status::Ok && (mark.is_told || is_full));
+        if let Some((id, mark)) = over.min_by_key(|(_, mark)| (!mark.is_told, mark.at)) {
             return Some(if mark.is_told { Room::Forget(*id) } else { Room::GiveUp(*id) });
         }
         // Those that are over and were not told yet make room as soon as they are.
@@ -138,6 +138,18 @@ mod tests {
         let mut room = open;
         room.remove(9);
         assert_eq!(room.overflow(latest), None);
+    }
+
+    #[test]
+    fn an_untold_end_is_given_up_only_when_no_told_one_can_go() {
+        let latest = 2 * Tally::MAX_ISSUES as u64 + 1;
+        let mut tally = Tally::default();
+        for id in 1..=latest {
+            tally.put(id, &issue(id, IssueState::Resolved, id == 70));
+        }
+        assert_eq!(tally.overflow(latest), Some(Room::Forget(70)));
+        tally.put(70, &issue(70, IssueState::Resolved, false));
+        assert_eq!(tally.overflow(latest), Some(Room::GiveUp(1)));
     }
 
     #[test]

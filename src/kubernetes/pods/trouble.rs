@@ -33,7 +33,10 @@ impl Trouble {
     pub(super) fn of(error: &watcher::Error) -> Self {
         use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
         let ((reason, why), place) = match error {
-            WatchError(status) if status.code == 410 => (by_code(status.code, &status.message), Place::Known),
+            // It would list by itself, though as it did before, and that may have been from memory.
+            WatchError(status) | WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => {
+                (by_code(status.code, &status.message), Place::Lost)
+            }
             WatchError(status) => (by_code(status.code, &status.message), Place::Doubtful),
             WatchFailed(kube::Error::SerdeError(error)) => (malformed(error), Place::Lost),
             // Nearly any JSON is a status to kube, one that says nothing.
@@ -43,37 +46,67 @@ impl Trouble {
             NoResourceVersion => (malformed(&"there is no resourceVersion"), Place::Known),
             InitialListFailed(error) | WatchStartFailed(error) => (asked(error), Place::Doubtful),
         };
-        Self { reason, why: why.map(|why| why.chars().take(LONGEST).collect()), place }
+        Self { reason, why, place }
     }
 }
 
+/// What is wrong, with the words of whoever said so, and behind the last colon what to do.
 fn asked(error: &kube::Error) -> (&'static str, Option<String>) {
     match error {
         kube::Error::Api(status) => by_code(status.code, &status.message),
-        kube::Error::Auth(error) => ("unauthorized", Some(format!("cannot use the service account: {error}"))),
+        kube::Error::Auth(error) => {
+            let error = told(error);
+            ("unauthorized", Some(format!("cannot use the service account ({error}): see that its token is mounted")))
+        }
         kube::Error::SerdeError(error) => malformed(error),
         kube::Error::FromUtf8(error) => malformed(error),
-        error => ("unreachable", Some(format!("cannot reach the API server: {}", root(error)))),
+        error => {
+            let why = told(&root(error));
+            let why = format!(
+                "cannot reach the API server ({why}): check `kubernetes.api_server`, and what lies between (NetworkPolicy, \
+                 firewall, the cluster's authority)"
+            );
+            ("unreachable", Some(why))
+        }
     }
 }
 
 fn by_code(code: u16, message: &str) -> (&'static str, Option<String>) {
+    let message = told(&message);
     match code {
-        401 => ("unauthorized", Some(format!("the API server does not know the service account (401): {message}"))),
+        401 => (
+            "unauthorized",
+            Some(format!(
+                "the API server does not know the service account (401, {message}): see that its token is mounted, and that \
+                 `kubernetes.api_server` is the cluster that gave it"
+            )),
+        ),
         403 => (
             "forbidden",
             Some(format!(
-                "the service account may not see pods (403): bind it to a ClusterRole with get, list and watch on pods, as \
-                 in deploy/k8s/relay-daemonset: {message}"
+                "the service account may not see pods (403, {message}): bind it to a ClusterRole with get, list and watch on \
+                 pods, as in deploy/k8s/relay-daemonset"
             )),
         ),
         410 => ("gone", None),
-        code => ("status", Some(format!("the API server answers {code}: {message}"))),
+        code => (
+            "status",
+            Some(format!("the API server answers with an error ({code}, {message}): see what its own log says")),
+        ),
     }
 }
 
 fn malformed(error: &dyn Display) -> (&'static str, Option<String>) {
-    ("malformed", Some(format!("the API server's answer is not understood: {error}")))
+    let error = told(error);
+    let why = format!(
+        "the API server's answer is not understood ({error}): see whether `kubernetes.api_server` leads to one"
+    );
+    ("malformed", Some(why))
+}
+
+/// Cut, so that what to do still follows.
+fn told(words: &dyn Display) -> String {
+    words.to_string().chars().take(LONGEST).collect()
 }
 
 /// What it comes from, which alone says something: those above it say that a request failed.
@@ -95,8 +128,9 @@ mod tests {
     fn a_whole_page_of_a_gateway_is_cut() {
         let page = Box::new(Status { code: 502, message: "<html>é".repeat(10_000), ..Status::default() });
         let why = Trouble::of(&watcher::Error::WatchStartFailed(kube::Error::Api(page))).why.unwrap();
-        assert!(why.starts_with("the API server answers 502: <html>"), "{why}");
-        assert_eq!(why.chars().count(), LONGEST);
+        assert!(why.starts_with("the API server answers with an error (502, <html>"), "{why}");
+        assert!(why.ends_with("): see what its own log says"), "{why}");
+        assert!(why.chars().count() < LONGEST + 100, "{why}");
     }
 
     #[test]
@@ -110,7 +144,8 @@ mod tests {
             (watcher::Error::WatchError(status(500)), Place::Doubtful),
             (watcher::Error::WatchStartFailed(kube::Error::Api(status(504))), Place::Doubtful),
             (watcher::Error::InitialListFailed(unreadable()), Place::Doubtful),
-            (watcher::Error::WatchError(status(410)), Place::Known),
+            (watcher::Error::WatchError(status(410)), Place::Lost),
+            (watcher::Error::WatchStartFailed(kube::Error::Api(status(410))), Place::Lost),
             (watcher::Error::WatchFailed(kube::Error::LinesCodecMaxLineLengthExceeded), Place::Known),
         ];
         for (error, place) in table {
@@ -120,12 +155,19 @@ mod tests {
 
     #[test]
     fn each_refusal_says_what_to_do() {
-        let status = |code| Box::new(Status { code, message: "pods is forbidden".into(), ..Status::default() });
+        // As a real one has it, with colons of its own.
+        const MESSAGE: &str =
+            "pods is forbidden: User \"system:serviceaccount:recoverd:relay\" cannot list resource \"pods\"";
+        let status = |code| Box::new(Status { code, message: MESSAGE.into(), ..Status::default() });
         let table = [
-            (401, "unauthorized", Some("does not know the service account")),
-            (403, "forbidden", Some("ClusterRole with get, list and watch on pods")),
+            (401, "unauthorized", Some(("does not know the service account (401, ", "see that its token is mounted"))),
+            (
+                403,
+                "forbidden",
+                Some(("may not see pods (403, ", "bind it to a ClusterRole with get, list and watch on pods")),
+            ),
             (410, "gone", None),
-            (500, "status", Some("answers 500: pods is forbidden")),
+            (500, "status", Some(("answers with an error (500, ", "see what its own log says"))),
         ];
         for (code, reason, says) in table {
             for error in [
@@ -135,8 +177,26 @@ mod tests {
                 let trouble = Trouble::of(&error);
                 assert_eq!(trouble.reason, reason, "{error}");
                 assert_eq!(trouble.why.is_some(), says.is_some(), "{error}");
-                assert!(trouble.why.unwrap_or_default().contains(says.unwrap_or_default()), "{error}");
+                let (Some(why), Some((wrong, remedy))) = (trouble.why, says) else { continue };
+                let (found, to_do) = why.rsplit_once(": ").unwrap();
+                assert!(found.contains(wrong) && found.ends_with(&format!("{MESSAGE})")), "{why}");
+                assert!(to_do.starts_with(remedy), "{why}");
             }
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_asked_or_understood_has_a_remedy_too() {
+        let table = [
+            kube::Error::LinesCodecMaxLineLengthExceeded,
+            kube::Error::Auth(kube::client::AuthError::UnrefreshableTokenResponse),
+            kube::Error::SerdeError(serde_json::from_str::<()>("x: y; z").unwrap_err()),
+        ];
+        for (error, remedy) in
+            table.into_iter().zip(["check `kubernetes", "see that its token", "see whether `kubernetes"])
+        {
+            let why = Trouble::of(&watcher::Error::InitialListFailed(error)).why.unwrap();
+            assert!(why.rsplit_once(": ").unwrap().1.starts_with(remedy), "{why}");
         }
     }
 }
