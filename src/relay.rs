@@ -184,6 +184,8 @@ const SPOOLS: &str = "spool";
 
 /// More of them than any disk has room for in its default size, so that they always can be counted in memory.
 const MOST_KEPT: usize = 1_000_000;
+/// So many are looked at before they are moved: a kill in between does not undo all.
+const MOVED_AT_ONCE: usize = 1_024;
 
 impl Relay {
     /// Connects to nothing yet, and looks for what an earlier process has kept. `directory` is for what does not fit into
@@ -205,13 +207,15 @@ impl Relay {
         for url in &plan.upstreams {
             upstreams.push(Upstream::new(url, &plan.way)?);
             let directory = spools.join(spool_name(url));
+            let is_new = !directory.exists();
             let spool = Spool::open(directory.clone(), limits);
-            homes.push(spool.map_err(|source| RelayError::Spool { directory, source })?);
+            let spool = spool.map_err(|source| RelayError::Spool { directory, source })?;
+            homes.push(Home { spool, is_new });
         }
         bring_home(&spools, plan, &homes, limits);
-        let behind = |(upstream, spool): (Upstream, Spool)| {
+        let behind = |(upstream, home): (Upstream, Home)| {
             let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
-            Arc::new(Behind::new(upstream, spool, health, metrics))
+            Arc::new(Behind::new(upstream, home.spool, health, metrics))
         };
         let behind: Vec<_> = upstreams.into_iter().zip(homes).map(behind).collect();
         let (ended, tally) = (CancellationToken::new(), Arc::<Tally>::default());
@@ -355,9 +359,18 @@ fn spool_name(url: &Url) -> String {
     format!("{host}-{:08x}", crc32fast::hash(url.as_str().as_bytes()))
 }
 
-/// What is kept for an upstream that has gone from the settings goes where it would go if it came now. `homes`: the plan's
-/// upstreams'. Blocks.
-fn bring_home(spools: &Path, plan: &Plan, homes: &[Spool], limits: spool::Limits) {
+/// Where is kept what is for an upstream.
+#[derive(Debug)]
+struct Home {
+    spool: Spool,
+    /// Since this start.
+    is_new: bool,
+}
+
+/// What is kept for an upstream that has gone from the settings goes where it would go if it came now, if that is new: then an
+/// address was corrected. What was an upstream before as well has projects of its own, and would refuse what is not for it: a slip
+/// in the settings, mended with the next start, must not cost what was kept. `homes`: the plan's upstreams'. Blocks.
+fn bring_home(spools: &Path, plan: &Plan, homes: &[Home], limits: spool::Limits) {
     let known: Vec<String> = plan.upstreams.iter().map(spool_name).collect();
     for entry in spools.read_dir().into_iter().flatten().flatten() {
         if known.iter().any(|known| entry.file_name() == **known) {
@@ -379,25 +392,32 @@ fn bring_home(spools: &Path, plan: &Plan, homes: &[Spool], limits: spool::Limits
 }
 
 /// Returns how many entries are in one of the `homes` now.
-fn empty_into(directory: &Path, routes: &[Route], homes: &[Spool], limits: spool::Limits) -> io::Result<usize> {
+fn empty_into(directory: &Path, routes: &[Route], homes: &[Home], limits: spool::Limits) -> io::Result<usize> {
     let left = Spool::open(directory.to_owned(), limits)?;
-    let mut of_homes = vec![Vec::new(); homes.len()];
-    for place in left.places() {
-        // What is damaged is told apart, counted and dropped by who would send it.
-        let at = match left.head(&place) {
-            Ok(head) => Letter::decode(&head)
-                .map_or(0, |letter| route(routes, Target::of(&letter.uri, &letter.fields).project, &letter.key)),
-            Err(ReadError::Damaged) => 0,
-            Err(ReadError::Unreadable(_)) => continue,
-        };
-        if let Some(of_home) = of_homes.get_mut(at) {
-            of_home.push(place);
+    let mut moved = 0;
+    if homes.iter().all(|home| !home.is_new) {
+        return Ok(moved);
+    }
+    for group in left.places().chunks(MOVED_AT_ONCE) {
+        let mut of_homes = vec![Vec::new(); homes.len()];
+        for &place in group {
+            // What is damaged is told apart, counted and dropped by who would send it.
+            let at = match left.head(&place) {
+                Ok(head) => Letter::decode(&head)
+                    .map_or(0, |letter| route(routes, Target::of(&letter.uri, &letter.fields).project, &letter.key)),
+                Err(ReadError::Damaged) => 0,
+                Err(ReadError::Unreadable(_)) => continue,
+            };
+            if let Some(of_home) = of_homes.get_mut(at) {
+                of_home.push(place);
+            }
+        }
+        for (home, places) in homes.iter().zip(&of_homes).filter(|(home, _)| home.is_new) {
+            home.spool.adopt(&left, places)?;
+            moved += places.len();
         }
     }
-    for (home, places) in homes.iter().zip(&of_homes) {
-        home.adopt(&left, places)?;
-    }
-    Ok(of_homes.iter().map(Vec::len).sum())
+    Ok(moved)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -461,15 +481,16 @@ mod tests {
         let plan = plan(&["https://a.example/", "https://b.example/"], routes);
         let limits = spool::Limits { bytes: 1 << 20, entries: 100, age: Duration::from_mins(1) };
         let open = |name: &str| Spool::open(directory.path().join(name), limits).unwrap();
-        let homes: Vec<Spool> = plan.upstreams.iter().map(|url| open(&spool_name(url))).collect();
-        kept(&homes[0], "/api/5/store/").await;
+        let home = |url| Home { spool: open(&spool_name(url)), is_new: true };
+        let homes: Vec<Home> = plan.upstreams.iter().map(home).collect();
+        kept(&homes[0].spool, "/api/5/store/").await;
         let gone = open("gone");
         for project in [7, 8, 9, 8, 10] {
             kept(&gone, &format!("/api/{project}/store/")).await;
         }
         std::fs::write(directory.path().join("gone/0.draft"), "half of it").unwrap();
         // As after a crash in the middle.
-        homes[0].adopt(&gone, &gone.places()[..1]).unwrap();
+        homes[0].spool.adopt(&gone, &gone.places()[..1]).unwrap();
         let torn = directory.path().join("gone").read_dir().unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
         std::fs::write(torn, "torn").unwrap();
         open("empty");
@@ -477,31 +498,83 @@ mod tests {
         std::fs::write(directory.path().join("strange/1"), "whose is it").unwrap();
 
         bring_home(directory.path(), &plan, &homes, limits);
-        assert_eq!(paths(&homes[0]), ["/api/5/store/", "/api/7/store/", "/api/9/store/", "what was kept is damaged"]);
-        assert_eq!(paths(&homes[1]), ["/api/8/store/", "/api/8/store/"]);
-        assert_eq!(homes[0].held(), spool::Held { entries: 4, bytes: 4 * 4096 });
+        assert_eq!(
+            paths(&homes[0].spool),
+            ["/api/5/store/", "/api/7/store/", "/api/9/store/", "what was kept is damaged"]
+        );
+        assert_eq!(paths(&homes[1].spool), ["/api/8/store/", "/api/8/store/"]);
+        assert_eq!(homes[0].spool.held(), spool::Held { entries: 4, bytes: 4 * 4096 });
         let mut left: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.retain(|name| !plan.upstreams.iter().any(|url| name == &*spool_name(url)));
         assert_eq!(left, ["strange"]);
         for (home, url) in homes.iter().zip(&plan.upstreams) {
-            assert_eq!(paths(&open(&spool_name(url))), paths(home), "the next start finds the same");
+            assert_eq!(paths(&open(&spool_name(url))), paths(&home.spool), "the next start finds the same");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_stays_where_it_is_if_it_would_go_to_a_sentry_that_was_there_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = spool::Limits { bytes: 1 << 30, entries: 10_000, age: Duration::from_mins(1) };
+        let open = |url: &str| {
+            Spool::open(directory.path().join(SPOOLS).join(spool_name(&url.parse().unwrap())), limits).unwrap()
+        };
+        let route = |upstream| Route { projects: vec!["8".to_owned()], keys: Vec::new(), upstream };
+        let start = |plan: &Plan| drop(relay(plan, directory.path(), &mut Registry::default()));
+        let [a, b, c] = ["https://a.example/", "https://b.example/", "https://c.example/"];
+        start(&plan(&[a, b], vec![route(1)]));
+        for project in [8, 9] {
+            kept(&open(b), &format!("/api/{project}/store/")).await;
+        }
+        start(&plan(&[a], Vec::new()));
+        start(&plan(&[a, b], vec![route(1)]));
+        assert_eq!((paths(&open(a)), paths(&open(b)).len()), (Vec::new(), 2), "a slip in the settings moves nothing");
+        start(&plan(&[a, c], vec![route(1)]));
+        assert_eq!(paths(&open(c)), ["/api/8/store/"], "an address was corrected");
+        assert_eq!((paths(&open(a)), paths(&open(b))), (Vec::new(), vec!["/api/9/store/".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn more_than_are_moved_at_once_move_in_their_order_though_their_bodies_are_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = plan(&["https://a.example/"], Vec::new());
+        let limits = spool::Limits { bytes: 1 << 30, entries: 10_000, age: Duration::from_mins(1) };
+        let open = |name: &str| Spool::open(directory.path().join(name), limits).unwrap();
+        let (gone, many) = (open("gone"), MOVED_AT_ONCE + 2);
+        kept(&gone, "/api/0/store/").await;
+        let first = directory.path().join("gone").read_dir().unwrap().next().unwrap().unwrap().path();
+        let name = first.file_name().unwrap().to_str().unwrap().split_once('.').unwrap().1.to_owned();
+        for number in 1..many {
+            std::fs::copy(&first, first.with_file_name(format!("{number:020}.{name}"))).unwrap();
+        }
+        let mut bytes = std::fs::read(&first).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&first, bytes).unwrap();
+        let homes = [Home { spool: open(&spool_name(&plan.upstreams[0])), is_new: true }];
+        bring_home(directory.path(), &plan, &homes, limits);
+        assert_eq!(paths(&homes[0].spool), vec!["/api/0/store/"; many]);
+        assert!(!directory.path().join("gone").exists());
+    }
+
+    fn relay(plan: &Plan, directory: &Path, registry: &mut Registry) -> (Relay, Errands) {
+        let (_identity, pod) = tokio::sync::watch::channel(PodIdentity::default());
+        Relay::new(
+            plan,
+            Senders::own_pod(pod, TagChoice::default(), true),
+            directory.to_owned(),
+            Clock::system(),
+            RelayMetrics::register(registry),
+            |name| Health::default().optional(name),
+        )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn who_leaves_before_all_is_in_hand_is_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let (_identity, pod) = tokio::sync::watch::channel(PodIdentity::default());
         let mut registry = Registry::default();
-        let (relay, _errands) = Relay::new(
-            &plan(&["http://127.0.0.1:9/"], Vec::new()),
-            Senders::own_pod(pod, TagChoice::default(), true),
-            directory.path().to_owned(),
-            Clock::system(),
-            RelayMetrics::register(&mut registry),
-            |name| Health::default().optional(name),
-        )
-        .unwrap();
+        let plan = plan(&["http://127.0.0.1:9/"], Vec::new());
+        let (relay, _errands) = relay(&plan, directory.path(), &mut registry);
         let arrival = Arrival {
             method: Method::POST,
             uri: Uri::from_static("/api/7/store/"),

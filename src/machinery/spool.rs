@@ -351,6 +351,9 @@ impl Spool {
     /// # Errors
     /// When one cannot be moved: that one and those behind it stay where they are.
     pub fn adopt(&self, other: &Self, places: &[Place]) -> io::Result<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
         let Ok(mut next) = self.0.turn.try_lock() else { return Err(io::ErrorKind::ResourceBusy.into()) };
         for &there in places {
             let here = Place { number: *next, ..there };
@@ -367,12 +370,12 @@ impl Spool {
         self.line().places.values().copied().collect()
     }
 
-    /// The head of an entry. Blocks.
+    /// The head of an entry, whose body is not looked at. Blocks.
     ///
     /// # Errors
-    /// When it is not whole, or the disk does not say.
+    /// When it is not of the length that it should have, or the disk does not say.
     pub fn head(&self, place: &Place) -> Result<Vec<u8>, ReadError> {
-        file::read(&self.path(place), place.bytes).map(|entry| entry.head)
+        file::head(&self.path(place), place.bytes)
     }
 
     /// The oldest entry whose lane is not held and whose number is not passed over. It takes time for each that is, and none for

@@ -129,8 +129,13 @@ impl Behind {
         lock(&self.limits).told(key, Instant::now())
     }
 
-    /// `None` when it is not worth a try at present.
-    pub(super) async fn ask(&self, letter: &Letter, payload: Payload) -> Option<Result<Reply<AnswerBody>, NoAnswer>> {
+    /// `None` when it is not worth a try at present. A failure says something about upstream only if the letter `is_telling`.
+    pub(super) async fn ask(
+        &self,
+        letter: &Letter,
+        payload: Payload,
+        is_telling: bool,
+    ) -> Option<Result<Reply<AnswerBody>, NoAnswer>> {
         if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {
             return None;
         }
@@ -140,10 +145,10 @@ impl Behind {
         match &answer {
             Ok(response) => {
                 self.metrics.answered(response.status, asked.elapsed());
-                if response.status.is_server_error() {
-                    self.failed(&format!("answers {}", response.status));
-                } else {
+                if !response.status.is_server_error() {
                     self.works();
+                } else if is_telling {
+                    self.failed(&format!("answers {}", response.status));
                 }
                 self.learn(response, &letter.key);
             }
@@ -151,7 +156,10 @@ impl Behind {
             Err(NoAnswer::Unreadable) => {}
             Err(error) => {
                 self.metrics.not_answered(asked.elapsed());
-                self.failed(&error.to_string());
+                // Where there is no connection it is not the letter's fault.
+                if is_telling || matches!(error, NoAnswer::Unreachable(_)) {
+                    self.failed(&error.to_string());
+                }
             }
         }
         Some(answer)

@@ -33,10 +33,16 @@ const SWEEP: Duration = Duration::from_secs(10);
 const MOST_HOLDS: usize = 4_096;
 /// More of an answer is not read, in bytes.
 const LONGEST_ANSWER: usize = 64 << 10;
-/// So often a request may fail, while others get through, before it has to let others pass.
+/// So often a request may fail, while others get through, before it has to let others pass; the less often, the more there are
+/// already that fail alone.
 const PATIENCE: u32 = 5;
 /// So often it may fail while nothing gets through: then others are tried, to see whether it is the request or Sentry.
 const DOUBT: u32 = 3;
+/// For how long others pass it at first, and at last.
+const PUT_OFF: Duration = Duration::from_mins(5);
+const LONGEST_PUT_OFF: Duration = Duration::from_hours(1);
+/// Requests that are suspects at once, or in doubt; beyond that they are tried as if nothing were known of them.
+const MOST_SUSPECTS: usize = 4_096;
 
 /// Of one upstream.
 #[derive(Debug)]
@@ -49,10 +55,15 @@ pub struct Delivery {
     failures: u32,
     rests: Option<Instant>,
     stumble: Option<Stumble>,
-    /// What failed where others got through: it comes last.
-    put_off: HashMap<u64, Instant>,
-    /// What failed where nothing got through. Once something does, or there is nothing else, these are the first again.
+    /// What failed where others got through. It is known until it is out of the spool.
+    suspects: HashMap<u64, Suspect>,
+    /// Until when no suspect is tried.
+    wary: Option<Instant>,
+    /// What failed where nothing got through. Once something does, these are suspects. Then, or when there is nothing else, they
+    /// are the first again.
     in_doubt: BTreeSet<u64>,
+    /// What upstream had taken at the last failure.
+    works: u64,
 }
 
 /// A request that fails.
@@ -62,6 +73,27 @@ struct Stumble {
     times: u32,
     /// What upstream had taken before.
     works: u64,
+}
+
+/// Others pass it after a single failure, which says nothing about upstream.
+#[derive(Debug)]
+struct Suspect {
+    /// How often it was put off while others got through.
+    times: u32,
+    /// What upstream had taken then.
+    works: u64,
+    until: Instant,
+}
+
+impl Suspect {
+    fn put_off(&mut self, works: u64, now: Instant) {
+        // Where nothing gets through it may not be its own fault, and it does not have to pay for it.
+        if works > self.works || self.times == 0 {
+            self.times = self.times.saturating_add(1);
+        }
+        self.works = works;
+        self.until = now + retry::backoff(PUT_OFF, LONGEST_PUT_OFF, self.times);
+    }
 }
 
 /// What became of an attempt.
@@ -83,8 +115,10 @@ impl Delivery {
             failures: 0,
             rests: None,
             stumble: None,
-            put_off: HashMap::new(),
+            suspects: HashMap::new(),
+            wary: None,
             in_doubt: BTreeSet::new(),
+            works: 0,
         }
     }
 
@@ -100,26 +134,21 @@ impl Delivery {
             self.behind.metrics.holds(self.behind.spool.held());
             let now = Instant::now();
             self.holds.retain(|_, until| *until > now);
-            self.put_off.retain(|_, until| *until > now);
+            self.wary = self.wary.filter(|until| *until > now);
             let broken = lock(&self.behind.breaker).pause_left(now.into_std());
             let rest = self.rests.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
             if !rest.max(broken).is_zero() {
                 self.pause(rest.max(broken)).await;
                 continue;
             }
-            let holds = |lane| self.holds.contains_key(&lane);
-            let passes = |number| self.put_off.contains_key(&number) || self.in_doubt.contains(&number);
-            let Some(place) = self.behind.spool.next(holds, passes) else {
+            let Some(place) = self.next(now) else {
                 if std::mem::take(&mut self.in_doubt).is_empty() {
                     self.idle(now).await;
                 }
                 continue;
             };
             match self.send(place).await {
-                Sent::Done => {
-                    self.failures = 0;
-                    self.in_doubt.clear();
-                }
+                Sent::Done => self.failures = 0,
                 Sent::Hold(time) => {
                     self.behind.metrics.retried("limited");
                     if self.holds.len() < MOST_HOLDS {
@@ -130,8 +159,13 @@ impl Delivery {
                 }
                 Sent::Failed { reason, asked } => {
                     self.behind.metrics.retried(reason);
+                    if self.is_put_off(place, reason) {
+                        // What takes long to fail leaves the others as much time.
+                        let failed = Instant::now();
+                        self.wary = Some(failed + (failed - now).max(SHORTEST));
+                        continue;
+                    }
                     self.failures = self.failures.saturating_add(1);
-                    self.stumbled(place, reason);
                     let wait = retry::spread(retry::backoff(SHORTEST, LONGEST, self.failures));
                     self.rests = Some(Instant::now() + wait.max(asked.min(LONGEST_RETRY_AFTER)));
                 }
@@ -139,9 +173,30 @@ impl Delivery {
         }
     }
 
+    /// What to try now. Suspects come first as well, if their time has come, but while nothing gets through they come last: or
+    /// else they would pay for what is not their fault.
+    fn next(&mut self, now: Instant) -> Option<Place> {
+        let works = self.behind.works.load(Ordering::Relaxed);
+        let gets_through = works > self.works;
+        if gets_through {
+            for number in std::mem::take(&mut self.in_doubt) {
+                if self.suspects.len() < MOST_SUSPECTS {
+                    self.suspects.entry(number).or_insert(Suspect { times: 0, works, until: now });
+                }
+            }
+        }
+        let next = |passes: &dyn Fn(&Suspect) -> bool| {
+            let passes = |number| self.in_doubt.contains(&number) || self.suspects.get(&number).is_some_and(passes);
+            self.behind.spool.next(|lane| self.holds.contains_key(&lane), passes)
+        };
+        let sound = if gets_through && self.wary.is_none() { None } else { next(&|_| true) };
+        sound.or_else(|| if self.wary.is_none() { next(&|suspect| suspect.until > now) } else { None })
+    }
+
     /// Until there is something to do.
     async fn idle(&self, now: Instant) {
-        let next = self.holds.values().chain(self.put_off.values()).min().copied();
+        let put_off = self.suspects.values().map(|suspect| suspect.until).filter(|until| *until > now);
+        let next = self.holds.values().copied().chain(put_off).chain(self.wary).min();
         let until = next.unwrap_or(now + SWEEP).min(now + SWEEP);
         tokio::select! {
             () = self.behind.spool.grown() => {}
@@ -158,13 +213,13 @@ impl Delivery {
         }
     }
 
-    async fn expire(&self) {
+    async fn expire(&mut self) {
         while let Some(place) = self.behind.spool.expired(self.clock.now()) {
             self.drop(place, "expired").await;
         }
     }
 
-    async fn send(&self, place: Place) -> Sent {
+    async fn send(&mut self, place: Place) -> Sent {
         let entry = match self.behind.spool.read(place).await {
             Ok(entry) => entry,
             Err(ReadError::Damaged) => {
@@ -177,12 +232,14 @@ impl Delivery {
             }
         };
         let Some(letter) = Letter::decode(&entry.head) else { return self.drop(place, "damaged").await };
-        let unwanted = || self.behind.is_unwanted(&letter.key, &letter.categories);
+        let behind = self.behind.clone();
+        let unwanted = || behind.is_unwanted(&letter.key, &letter.categories);
         if let Some(left) = unwanted() {
             return Sent::Hold(left);
         }
         let payload = Payload::read(entry.size(), entry.body());
-        let response = match self.behind.ask(&letter, payload).await {
+        let is_telling = !self.suspects.contains_key(&place.number);
+        let response = match behind.ask(&letter, payload, is_telling).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Sent::Failed { reason: error.reason(), asked: Duration::ZERO },
             None => return Sent::Failed { reason: "not_asked", asked: Duration::ZERO },
@@ -205,46 +262,57 @@ impl Delivery {
     }
 
     /// Whether it is the request's own fault: then others pass it, until its time is over.
-    fn stumbled(&mut self, place: Place, reason: &str) {
+    fn is_put_off(&mut self, place: Place, reason: &str) -> bool {
         // It was not sent.
         if matches!(reason, "unreachable" | "not_asked") {
-            return;
+            return false;
         }
-        let works = self.behind.works.load(Ordering::Relaxed);
+        let (works, now) = (self.behind.works.load(Ordering::Relaxed), Instant::now());
+        self.works = works;
+        if let Some(suspect) = self.suspects.get_mut(&place.number) {
+            suspect.put_off(works, now);
+            return true;
+        }
         if !self.in_doubt.is_empty() {
             // It was tried in another's place, and tells no more than that one did.
             self.doubt(place);
-            return;
+            return false;
         }
         let before = self.stumble.take().filter(|stumble| stumble.number == place.number);
         let mut stumble = before.unwrap_or(Stumble { number: place.number, times: 0, works });
         stumble.times += 1;
         let others_pass = works > stumble.works;
-        if stumble.times >= PATIENCE && others_pass && self.put_off.len() < MOST_HOLDS {
-            self.put_off.insert(place.number, Instant::now() + LONGEST_RETRY_AFTER);
+        let known = u32::try_from(self.suspects.len()).unwrap_or(PATIENCE);
+        if stumble.times >= PATIENCE.saturating_sub(known) && others_pass && self.suspects.len() < MOST_SUSPECTS {
+            let mut suspect = Suspect { times: 0, works, until: now };
+            suspect.put_off(works, now);
+            self.suspects.insert(place.number, suspect);
             self.failures = 0;
-            return;
+            return true;
         }
         if stumble.times >= DOUBT && !others_pass {
             self.doubt(place);
         }
         self.stumble = Some(stumble);
+        false
     }
 
     fn doubt(&mut self, place: Place) {
-        if self.in_doubt.len() < MOST_HOLDS {
+        if self.in_doubt.len() < MOST_SUSPECTS {
             self.in_doubt.insert(place.number);
         } else {
             self.in_doubt.clear();
         }
     }
 
-    async fn drop(&self, place: Place, reason: &'static str) -> Sent {
+    async fn drop(&mut self, place: Place, reason: &'static str) -> Sent {
         self.behind.metrics.dropped(reason);
         self.remove(place).await
     }
 
-    async fn remove(&self, place: Place) -> Sent {
+    async fn remove(&mut self, place: Place) -> Sent {
+        self.suspects.remove(&place.number);
+        self.in_doubt.remove(&place.number);
         if let Err(error) = self.behind.spool.remove(place).await {
             tracing::warn!(%error, "an event that is done with cannot be deleted; the next start sends it again");
         }

@@ -79,7 +79,7 @@ impl<'a> Unanswered<'a> {
     /// As [`Behind::ask`].
     pub(super) async fn ask(&self) -> Option<Result<Reply<AnswerBody>, NoAnswer>> {
         let (letter, body) = self.request.as_ref()?;
-        self.behind.ask(letter, body.payload()).await
+        self.behind.ask(letter, body.payload(), true).await
     }
 
     /// There is an answer.

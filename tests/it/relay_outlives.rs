@@ -360,6 +360,56 @@ async fn is_in_nobodys_way(sentry: &Ingest) {
     world.finish().await;
 }
 
+/// For all numbers of requests that fail each time: once it is known that they do, what is behind them does not wait for them.
+#[tokio::test]
+#[ignore = "takes minutes: who is in doubt is waited for as long as with a real Sentry"]
+async fn many_that_fail_each_time_are_found_out_once_and_not_anew_for_each_that_is_sound() {
+    const POISONS: usize = 12;
+    let sentry = Ingest::spawn().await;
+    sentry.choke_on("poison");
+    let world = World::with(&sentry.settings("")).await;
+    for _ in 0..POISONS {
+        assert_eq!(post(&world, event("poison")).await.status(), 200);
+    }
+    // These are not sent at once: after five failures upstream is taken to be broken.
+    let sound = ["one", "two", "three"];
+    for message in sound {
+        assert_eq!(post(&world, event(message)).await.text().await.unwrap(), format!("{{\"id\":\"{ID}\"}}"));
+    }
+    let (mut failed, mut arrived) = (0, Vec::new());
+    let first = async {
+        while arrived.is_empty() {
+            // Once the first one is in doubt, others show that Sentry is well: or else it would take minutes.
+            if failed >= 5 + 3 {
+                post(&world, "{}\n{\"type\":\"session\"}\n{}\n").await;
+            }
+            while let Some(recorded) = sentry.try_next().await {
+                match recorded.text().contains("message").then(|| message(&recorded)) {
+                    Some(poison) if poison == "poison" => failed += 1,
+                    sound => arrived.extend(sound),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // What shows that Sentry is well may lose the race for the breaker several times, each time for twice as long.
+    tokio::time::timeout(PATIENCE * 9, first).await.expect("the first never passed");
+    // From now on all is quiet.
+    let others = async {
+        while arrived.len() < sound.len() {
+            let recorded = sentry.next().await;
+            if recorded.text().contains("message") && !recorded.text().contains("poison") {
+                arrived.push(message(&recorded));
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, others).await.expect("the others never passed");
+    assert_eq!(arrived, sound);
+    counted(&world, "recoverd_relay_spool_entries{}", POISONS as u64).await;
+    counted(&world, "recoverd_relay_upstream_broken{}", 0).await;
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn datadog_is_told_what_came_in_at_the_end_as_well() {
     let sentry = Ingest::spawn().await;

@@ -95,26 +95,43 @@ impl Summed {
 
 /// Reads all of it once, so that what is handed on is whole.
 pub(super) fn read(path: &Path, bytes: u64) -> Result<Entry, ReadError> {
-    verified(path, bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ReadError::Damaged,
-        _ if error.raw_os_error() == Some(EIO) => ReadError::Damaged,
-        _ => ReadError::Unreadable(error),
-    })
+    opened(path, bytes).and_then(|entry| verified(entry, bytes)).map_err(ReadError::of)
 }
 
-fn verified(path: &Path, bytes: u64) -> io::Result<Entry> {
-    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
-    let file = Arc::new(File::open(path)?);
-    let end = bytes.checked_sub(SUM as u64).ok_or_else(damaged)?;
-    if file.metadata()?.len() != bytes {
-        return Err(damaged());
+/// Without a look at the body: it, or the head, may be damaged all the same.
+pub(super) fn head(path: &Path, bytes: u64) -> Result<Vec<u8>, ReadError> {
+    opened(path, bytes).map(|entry| entry.head).map_err(ReadError::of)
+}
+
+impl ReadError {
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged,
+            _ if error.raw_os_error() == Some(EIO) => Self::Damaged,
+            _ => Self::Unreadable(error),
+        }
     }
+}
+
+fn damaged() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+fn verified(entry: Entry, bytes: u64) -> io::Result<Entry> {
+    let (file, end) = (&entry.file, entry.body.end);
     let mut sum = Hasher::new();
-    each_block(&file, 0..end, |block| {
+    each_block(file, 0..end, |block| {
         sum.update(block);
         Ok(())
     })?;
-    if blocks::read(&file, &(end..bytes))? != sum.finalize().to_le_bytes()[..] {
+    let is_whole = blocks::read(file, &(end..bytes))? == sum.finalize().to_le_bytes()[..];
+    if is_whole { Ok(entry) } else { Err(damaged()) }
+}
+
+fn opened(path: &Path, bytes: u64) -> io::Result<Entry> {
+    let file = Arc::new(File::open(path)?);
+    let end = bytes.checked_sub(SUM as u64).ok_or_else(damaged)?;
+    if file.metadata()?.len() != bytes {
         return Err(damaged());
     }
     let prefix = blocks::read(&file, &(0..PREFIX as u64))?;
