@@ -26,6 +26,7 @@ mod senders;
 mod tally;
 mod target;
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -202,17 +203,17 @@ impl Relay {
         part: impl Fn(&str) -> health::Part,
     ) -> Result<(Self, Errands), RelayError> {
         let limits = spool::Limits { bytes: plan.spool_max_bytes, entries: MOST_KEPT, age: plan.spool_max_age };
-        let (mut upstreams, mut homes) = (Vec::new(), Vec::new());
         let spools = directory.join(SPOOLS);
-        for url in &plan.upstreams {
-            upstreams.push(Upstream::new(url, &plan.way)?);
-            let directory = spools.join(spool_name(url));
-            let is_new = !directory.exists();
-            let spool = Spool::open(directory.clone(), limits);
-            let spool = spool.map_err(|source| RelayError::Spool { directory, source })?;
-            homes.push(Home { spool, is_new });
+        let upstreams =
+            plan.upstreams.iter().map(|url| Upstream::new(url, &plan.way)).collect::<Result<Vec<_>, _>>()?;
+        let homes = plan.upstreams.iter().map(|url| {
+            let kept = spools.join(spool_name(url));
+            Home::open(&kept, &directory, limits).map_err(|source| RelayError::Spool { directory: kept, source })
+        });
+        let homes = homes.collect::<Result<Vec<_>, _>>()?;
+        if bring_home(&spools, plan, &homes, limits) {
+            homes.iter().for_each(Home::is_no_longer_new);
         }
-        bring_home(&spools, plan, &homes, limits);
         let behind = |(upstream, home): (Upstream, Home)| {
             let (health, metrics) = (part(upstream.name()), metrics.upstream(upstream.name()));
             Arc::new(Behind::new(upstream, home.spool, health, metrics))
@@ -363,14 +364,40 @@ fn spool_name(url: &Url) -> String {
 #[derive(Debug)]
 struct Home {
     spool: Spool,
-    /// Since this start.
+    /// There until all is there that is to come from others; a start that was cut off is gone on with.
+    mark: PathBuf,
     is_new: bool,
+}
+
+impl Home {
+    /// `marks` is the directory for the marks of those that are new. Blocks.
+    fn open(kept: &Path, marks: &Path, limits: spool::Limits) -> io::Result<Self> {
+        let name = kept.file_name().unwrap_or_default().to_string_lossy();
+        let mark = marks.join(format!("{name}.new"));
+        if !kept.exists() {
+            std::fs::create_dir_all(marks)?;
+            File::create(&mark)?;
+            File::open(marks)?.sync_all()?;
+        }
+        let is_new = mark.exists();
+        Ok(Self { spool: Spool::open(kept.to_owned(), limits)?, mark, is_new })
+    }
+
+    fn is_no_longer_new(&self) {
+        if self.is_new
+            && let Err(error) = std::fs::remove_file(&self.mark)
+        {
+            tracing::warn!(mark = %self.mark.display(), %error, "what is kept for other Sentries may come here at the next start");
+        }
+    }
 }
 
 /// What is kept for an upstream that has gone from the settings goes where it would go if it came now, if that is new: then an
 /// address was corrected. What was an upstream before as well has projects of its own, and would refuse what is not for it: a slip
-/// in the settings, mended with the next start, must not cost what was kept. `homes`: the plan's upstreams'. Blocks.
-fn bring_home(spools: &Path, plan: &Plan, homes: &[Home], limits: spool::Limits) {
+/// in the settings, mended with the next start, must not cost what was kept. `homes`: the plan's upstreams'. Returns whether all
+/// that is to move has. Blocks.
+fn bring_home(spools: &Path, plan: &Plan, homes: &[Home], limits: spool::Limits) -> bool {
+    let mut is_done = true;
     let known: Vec<String> = plan.upstreams.iter().map(spool_name).collect();
     for entry in spools.read_dir().into_iter().flatten().flatten() {
         if known.iter().any(|known| entry.file_name() == **known) {
@@ -378,6 +405,7 @@ fn bring_home(spools: &Path, plan: &Plan, homes: &[Home], limits: spool::Limits)
         }
         let directory = entry.path();
         let moved = empty_into(&directory, &plan.routes, homes, limits);
+        is_done &= moved.is_ok();
         // Only an empty one can be removed in this way.
         match moved.and_then(|moved| std::fs::remove_dir(&directory).map(|()| moved)) {
             Ok(0) => {}
@@ -389,12 +417,13 @@ fn bring_home(spools: &Path, plan: &Plan, homes: &[Home], limits: spool::Limits)
             }
         }
     }
+    is_done
 }
 
 /// Returns how many entries are in one of the `homes` now.
 fn empty_into(directory: &Path, routes: &[Route], homes: &[Home], limits: spool::Limits) -> io::Result<usize> {
     let left = Spool::open(directory.to_owned(), limits)?;
-    let mut moved = 0;
+    let (mut moved, mut unreadable) = (0, None);
     if homes.iter().all(|home| !home.is_new) {
         return Ok(moved);
     }
@@ -406,7 +435,10 @@ fn empty_into(directory: &Path, routes: &[Route], homes: &[Home], limits: spool:
                 Ok(head) => Letter::decode(&head)
                     .map_or(0, |letter| route(routes, Target::of(&letter.uri, &letter.fields).project, &letter.key)),
                 Err(ReadError::Damaged) => 0,
-                Err(ReadError::Unreadable(_)) => continue,
+                Err(ReadError::Unreadable(error)) => {
+                    unreadable = Some(error);
+                    continue;
+                }
             };
             if let Some(of_home) = of_homes.get_mut(at) {
                 of_home.push(place);
@@ -417,7 +449,7 @@ fn empty_into(directory: &Path, routes: &[Route], homes: &[Home], limits: spool:
             moved += places.len();
         }
     }
-    Ok(moved)
+    unreadable.map_or(Ok(moved), Err)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -481,7 +513,7 @@ mod tests {
         let plan = plan(&["https://a.example/", "https://b.example/"], routes);
         let limits = spool::Limits { bytes: 1 << 20, entries: 100, age: Duration::from_mins(1) };
         let open = |name: &str| Spool::open(directory.path().join(name), limits).unwrap();
-        let home = |url| Home { spool: open(&spool_name(url)), is_new: true };
+        let home = |url| Home { spool: open(&spool_name(url)), mark: PathBuf::new(), is_new: true };
         let homes: Vec<Home> = plan.upstreams.iter().map(home).collect();
         kept(&homes[0].spool, "/api/5/store/").await;
         let gone = open("gone");
@@ -497,7 +529,7 @@ mod tests {
         open("strange");
         std::fs::write(directory.path().join("strange/1"), "whose is it").unwrap();
 
-        bring_home(directory.path(), &plan, &homes, limits);
+        assert!(bring_home(directory.path(), &plan, &homes, limits));
         assert_eq!(
             paths(&homes[0].spool),
             ["/api/5/store/", "/api/7/store/", "/api/9/store/", "what was kept is damaged"]
@@ -529,8 +561,16 @@ mod tests {
         start(&plan(&[a], Vec::new()));
         start(&plan(&[a, b], vec![route(1)]));
         assert_eq!((paths(&open(a)), paths(&open(b)).len()), (Vec::new(), 2), "a slip in the settings moves nothing");
+        // As if a start had been cut off before it moved anything.
+        drop(Home::open(
+            &directory.path().join(SPOOLS).join(spool_name(&c.parse().unwrap())),
+            directory.path(),
+            limits,
+        ));
         start(&plan(&[a, c], vec![route(1)]));
         assert_eq!(paths(&open(c)), ["/api/8/store/"], "an address was corrected");
+        let marks = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(marks.collect::<Vec<_>>(), [SPOOLS], "no mark is left");
         assert_eq!((paths(&open(a)), paths(&open(b))), (Vec::new(), vec!["/api/9/store/".to_owned()]));
     }
 
@@ -550,8 +590,8 @@ mod tests {
         let mut bytes = std::fs::read(&first).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&first, bytes).unwrap();
-        let homes = [Home { spool: open(&spool_name(&plan.upstreams[0])), is_new: true }];
-        bring_home(directory.path(), &plan, &homes, limits);
+        let homes = [Home { spool: open(&spool_name(&plan.upstreams[0])), mark: PathBuf::new(), is_new: true }];
+        assert!(bring_home(directory.path(), &plan, &homes, limits));
         assert_eq!(paths(&homes[0].spool), vec!["/api/0/store/"; many]);
         assert!(!directory.path().join("gone").exists());
     }

@@ -145,10 +145,11 @@ impl Behind {
         match &answer {
             Ok(response) => {
                 self.metrics.answered(response.status, asked.elapsed());
-                if !response.status.is_server_error() {
+                let status = response.status;
+                if !may_change(status) && !status.is_redirection() {
                     self.works();
-                } else if is_telling {
-                    self.failed(&format!("answers {}", response.status));
+                } else if is_telling && status.is_server_error() {
+                    self.failed(&format!("answers {status}"));
                 }
                 self.learn(response, &letter.key);
             }

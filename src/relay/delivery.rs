@@ -1,6 +1,6 @@
 //! Sends what is kept, the oldest first: one at a time, until upstream has taken it or says that it never will.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,7 +61,7 @@ pub struct Delivery {
     wary: Option<Instant>,
     /// What failed where nothing got through. Once something does, these are suspects. Then, or when there is nothing else, they
     /// are the first again.
-    in_doubt: BTreeSet<u64>,
+    in_doubt: BTreeMap<u64, Place>,
     /// What upstream had taken at the last failure.
     works: u64,
 }
@@ -78,6 +78,7 @@ struct Stumble {
 /// Others pass it after a single failure, which says nothing about upstream.
 #[derive(Debug)]
 struct Suspect {
+    place: Place,
     /// How often it was put off while others got through.
     times: u32,
     /// What upstream had taken then.
@@ -88,11 +89,10 @@ struct Suspect {
 impl Suspect {
     fn put_off(&mut self, works: u64, now: Instant) {
         // Where nothing gets through it may not be its own fault, and it does not have to pay for it.
-        if works > self.works || self.times == 0 {
-            self.times = self.times.saturating_add(1);
-        }
+        let is_its_own = works > self.works || self.times == 0;
+        self.times = self.times.saturating_add(is_its_own.into());
         self.works = works;
-        self.until = now + retry::backoff(PUT_OFF, LONGEST_PUT_OFF, self.times);
+        self.until = now + retry::backoff(PUT_OFF, LONGEST_PUT_OFF, if is_its_own { self.times } else { 1 });
     }
 }
 
@@ -117,7 +117,7 @@ impl Delivery {
             stumble: None,
             suspects: HashMap::new(),
             wary: None,
-            in_doubt: BTreeSet::new(),
+            in_doubt: BTreeMap::new(),
             works: 0,
         }
     }
@@ -162,7 +162,7 @@ impl Delivery {
                     if self.is_put_off(place, reason) {
                         // What takes long to fail leaves the others as much time.
                         let failed = Instant::now();
-                        self.wary = Some(failed + (failed - now).max(SHORTEST));
+                        self.wary = Some(failed + (failed - now).clamp(SHORTEST, LONGEST));
                         continue;
                     }
                     self.failures = self.failures.saturating_add(1);
@@ -173,24 +173,35 @@ impl Delivery {
         }
     }
 
-    /// What to try now. Suspects come first as well, if their time has come, but while nothing gets through they come last: or
-    /// else they would pay for what is not their fault.
+    /// What to try now. A suspect whose time has come is in its place in the line, but while nothing gets through suspects come
+    /// last: or else they would pay for what is not their fault. Of suspects it is the one that has waited longest, so that each
+    /// has its turn.
     fn next(&mut self, now: Instant) -> Option<Place> {
+        let gets_through = self.learn(now);
+        let is_held = |lane| self.holds.contains_key(&lane);
+        let is_passed = |number| self.in_doubt.contains_key(&number) || self.suspects.contains_key(&number);
+        let sound = self.behind.spool.next(is_held, is_passed);
+        let due = self.suspects.values().filter(|suspect| suspect.until <= now && !is_held(suspect.place.lane));
+        let due = due.filter(|_| self.wary.is_none()).min_by_key(|suspect| (suspect.until, suspect.place.number));
+        let due = due.map(|suspect| suspect.place);
+        match (sound, due) {
+            (Some(sound), Some(due)) if gets_through && due.number < sound.number => Some(due),
+            (sound, due) => sound.or(due),
+        }
+    }
+
+    /// Whether upstream has taken something since the last failure. Then what is in doubt fails by its own fault.
+    fn learn(&mut self, now: Instant) -> bool {
         let works = self.behind.works.load(Ordering::Relaxed);
         let gets_through = works > self.works;
         if gets_through {
-            for number in std::mem::take(&mut self.in_doubt) {
+            for (number, place) in std::mem::take(&mut self.in_doubt) {
                 if self.suspects.len() < MOST_SUSPECTS {
-                    self.suspects.entry(number).or_insert(Suspect { times: 0, works, until: now });
+                    self.suspects.entry(number).or_insert(Suspect { place, times: 0, works, until: now });
                 }
             }
         }
-        let next = |passes: &dyn Fn(&Suspect) -> bool| {
-            let passes = |number| self.in_doubt.contains(&number) || self.suspects.get(&number).is_some_and(passes);
-            self.behind.spool.next(|lane| self.holds.contains_key(&lane), passes)
-        };
-        let sound = if gets_through && self.wary.is_none() { None } else { next(&|_| true) };
-        sound.or_else(|| if self.wary.is_none() { next(&|suspect| suspect.until > now) } else { None })
+        gets_through
     }
 
     /// Until there is something to do.
@@ -254,6 +265,11 @@ impl Delivery {
             }
             status if status.is_success() => {
                 self.behind.metrics.delivered();
+                if self.suspects.contains_key(&place.number) {
+                    // It was not its own fault, and so maybe none of the others'.
+                    let soon = Instant::now() + PUT_OFF;
+                    self.suspects.values_mut().for_each(|suspect| suspect.until = suspect.until.min(soon));
+                }
                 self.remove(place).await
             }
             status if status.is_client_error() && !may_change(status) => self.drop(place, reason(status)).await,
@@ -267,7 +283,9 @@ impl Delivery {
         if matches!(reason, "unreachable" | "not_asked") {
             return false;
         }
-        let (works, now) = (self.behind.works.load(Ordering::Relaxed), Instant::now());
+        let now = Instant::now();
+        self.learn(now);
+        let works = self.behind.works.load(Ordering::Relaxed);
         self.works = works;
         if let Some(suspect) = self.suspects.get_mut(&place.number) {
             suspect.put_off(works, now);
@@ -284,13 +302,13 @@ impl Delivery {
         let others_pass = works > stumble.works;
         let known = u32::try_from(self.suspects.len()).unwrap_or(PATIENCE);
         if stumble.times >= PATIENCE.saturating_sub(known) && others_pass && self.suspects.len() < MOST_SUSPECTS {
-            let mut suspect = Suspect { times: 0, works, until: now };
+            let mut suspect = Suspect { place, times: 0, works, until: now };
             suspect.put_off(works, now);
             self.suspects.insert(place.number, suspect);
             self.failures = 0;
             return true;
         }
-        if stumble.times >= DOUBT && !others_pass {
+        if stumble.times >= DOUBT && (!others_pass || self.suspects.len() >= MOST_SUSPECTS) {
             self.doubt(place);
         }
         self.stumble = Some(stumble);
@@ -299,7 +317,7 @@ impl Delivery {
 
     fn doubt(&mut self, place: Place) {
         if self.in_doubt.len() < MOST_SUSPECTS {
-            self.in_doubt.insert(place.number);
+            self.in_doubt.insert(place.number, place);
         } else {
             self.in_doubt.clear();
         }
