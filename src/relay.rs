@@ -276,6 +276,7 @@ impl Relay {
             Ok(()) => intake.finish().await,
             Err(refusal) => Err(refusal),
         };
+        // It has not left: from here on what becomes of it is counted elsewhere.
         std::mem::forget(leaving);
         let Taken { body, is_decoded, report, key: inner_key, undecodable } = taken?;
         if let Some(reason) = undecodable {

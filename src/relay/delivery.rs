@@ -362,3 +362,77 @@ fn reason(status: StatusCode) -> &'static str {
         _ => "rejected",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::machinery::health::Health;
+    use crate::machinery::http1::Fields;
+    use crate::machinery::spool::{Body, Limits, Spool};
+    use crate::relay::RelayMetrics;
+    use crate::sentry::upstream::{Upstream, Way};
+
+    async fn delivery(directory: &std::path::Path, entries: usize) -> (Delivery, Vec<Place>) {
+        let second = Duration::from_secs(1);
+        let way = Way { connect_timeout: second, timeout: second, authorities: Vec::new(), proxy: None };
+        let upstream = Upstream::new(&"http://127.0.0.1:9/".parse().unwrap(), &way).unwrap();
+        let limits = Limits { bytes: 1 << 20, entries: 100, age: LONGEST_PUT_OFF };
+        let spool = Spool::open(directory.to_owned(), limits).unwrap();
+        let (uri, key) = (Uri::from_static("/api/7/store/"), "abc".into());
+        let letter = Letter { method: Method::POST, uri, fields: Fields::default(), key, categories: Vec::new() };
+        for _ in 0..entries {
+            let head = letter.encode().unwrap();
+            spool.append(Clock::system().now(), letter.lane(), head, Body::Held(Vec::new())).await.unwrap();
+        }
+        let places = spool.places();
+        let metrics = RelayMetrics::register(&mut Registry::default()).upstream("a");
+        let behind = Behind::new(upstream, spool, Health::default().optional("a"), metrics);
+        (Delivery::new(Arc::new(behind), Clock::system()), places)
+    }
+
+    #[tokio::test]
+    async fn of_suspects_it_is_the_one_that_has_waited_longest() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut delivery, places) = delivery(directory.path(), 4).await;
+        let now = Instant::now() + LONGEST_PUT_OFF;
+        let waits = [1, 2, 0].map(Duration::from_secs);
+        for (&place, waits) in places.iter().zip(waits) {
+            delivery
+                .suspects
+                .insert(place.number, Suspect { place, times: 1, works: 0, until: now.checked_sub(waits).unwrap() });
+        }
+        let number = |place: Option<Place>| place.map(|place| place.number);
+        let [first, second, third, sound] = [0, 1, 2, 3].map(|at| Some(places[at].number));
+        assert_eq!(number(delivery.next(now)), sound, "nothing gets through");
+        delivery.behind.works.fetch_add(1, Ordering::Relaxed);
+        for expected in [second, first, third, sound] {
+            assert_eq!(number(delivery.next(now)), expected);
+            if let Some(suspect) = expected.and_then(|number| delivery.suspects.get_mut(&number)) {
+                suspect.until = now + PUT_OFF;
+            }
+        }
+        delivery.suspects.values_mut().for_each(|suspect| suspect.until = now);
+        delivery.wary = Some(now + SHORTEST);
+        assert_eq!(number(delivery.next(now)), sound, "one has just failed");
+        delivery.behind.spool.remove(places[3]).await.unwrap();
+        assert_eq!(number(delivery.next(now)), None);
+        delivery.wary = None;
+        delivery.holds.insert(places[0].lane, now + SHORTEST);
+        assert_eq!(number(delivery.next(now)), None, "all of that lane is held");
+    }
+
+    #[tokio::test]
+    async fn who_fails_where_nothing_gets_through_is_put_off_no_longer_than_at_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, places) = delivery(directory.path(), 1).await;
+        let now = Instant::now();
+        let mut suspect = Suspect { place: places[0], times: 0, works: 5, until: now };
+        for (works, times) in [(5, 1), (6, 2), (7, 4), (7, 1), (8, 8), (9, 12), (9, 1)] {
+            suspect.put_off(works, now);
+            assert_eq!(suspect.until - now, PUT_OFF * times, "{works}");
+        }
+    }
+}

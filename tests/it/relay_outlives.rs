@@ -362,7 +362,7 @@ async fn is_in_nobodys_way(sentry: &Ingest) {
 
 /// For all numbers of requests that fail each time: once it is known that they do, what is behind them does not wait for them.
 #[tokio::test]
-#[ignore = "takes minutes: who is in doubt is waited for as long as with a real Sentry"]
+#[ignore = "takes half a minute, at worst three: who is in doubt is waited for as long as with a real Sentry"]
 async fn many_that_fail_each_time_are_found_out_once_and_not_anew_for_each_that_is_sound() {
     const POISONS: usize = 12;
     let sentry = Ingest::spawn().await;

@@ -96,9 +96,8 @@ impl Fields {
 }
 
 /// Names are the same however they are written. `name` is in small letters.
-#[inline]
 pub fn is_same(written: &[u8], name: &str) -> bool {
-    written.len() == name.len() && written.eq_ignore_ascii_case(name.as_bytes())
+    written.eq_ignore_ascii_case(name.as_bytes())
 }
 
 impl fmt::Debug for Fields {
