@@ -89,7 +89,7 @@ async fn main() {
     populate(&mut server.jenkins());
     let jobs = server.jenkins().jobs().len();
 
-    let mut process = Process::start(directory.path(), &socket, "1h", &server.settings("main"));
+    let process = Process::start(directory.path(), &socket, "1h", &server.settings("main"));
     let idle = process.resident_mib();
     looks(&process, 1).await;
     // What was joined is told behind it.
@@ -109,6 +109,5 @@ async fn main() {
     let each = (process.cpu() - before).as_secs_f64() / LOOKS as f64;
     println!("each further look, nothing changed: {each:.2} s of CPU");
     println!("after them: {:.1} MiB resident, {:.1} at most", process.resident_mib(), process.peak_mib());
-    process.child.kill().unwrap();
-    process.child.wait().unwrap();
+    process.stop();
 }

@@ -77,9 +77,7 @@ fn main() {
     }
     idle(relay, &ours);
     drop(nginx);
-    let mut ours = ours;
-    ours.child.kill().unwrap();
-    ours.child.wait().unwrap();
+    ours.stop();
     std::process::exit(0);
 }
 

@@ -75,7 +75,7 @@ fn main() {
     process.child.kill().unwrap();
     process.child.wait().unwrap();
     let before = agent.checks();
-    let mut process = start(directory.path(), &socket, "20s");
+    let process = start(directory.path(), &socket, "20s");
     println!("ready {:.0} ms after a SIGKILL with {JOBS} jobs (bar: 300)", process.ready_after.as_secs_f64() * 1e3);
     let started = process.cpu();
     while agent.checks() < before + JOBS as u64 {
@@ -83,6 +83,5 @@ fn main() {
     }
     println!("a round of {JOBS} checks: {:.2} s of CPU (bar: 1)", (process.cpu() - started).as_secs_f64());
     println!("after it: {:.1} MiB resident (bar: 100)", process.resident_mib());
-    process.child.kill().unwrap();
-    process.child.wait().unwrap();
+    process.stop();
 }

@@ -42,7 +42,9 @@ format = "json"
         let file = directory.join("recoverd.toml");
         std::fs::write(&file, text).unwrap();
         let start = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_recoverd"))
+        #[allow(clippy::disallowed_methods, reason = "a benchmark has no configuration")]
+        let another = std::env::var_os("RECOVERD");
+        let mut child = Command::new(another.unwrap_or_else(|| env!("CARGO_BIN_EXE_recoverd").into()))
             .args(["serve", "--config"])
             .arg(&file)
             .envs([("POD_NAME", "bench-0"), ("POD_NAMESPACE", "shop"), ("NODE_NAME", "node-a")])
@@ -62,6 +64,12 @@ format = "json"
         let address = |field: &str| ready[field].as_str().unwrap().parse().unwrap();
         let relay = ready["relay"].as_str().and_then(|address| address.parse().ok());
         Self { child, webhooks: address("webhooks"), admin: address("admin"), relay, ready_after }
+    }
+
+    /// As an operator does; what it has gathered about itself is written then.
+    pub(crate) fn stop(mut self) {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub(crate) fn cpu(&self) -> Duration {
