@@ -1,5 +1,6 @@
 //! Parts that know no product: time, health, supervision, retries. A word like Jenkins has no place here.
 
+pub mod alarm;
 pub mod answer;
 pub mod blocks;
 pub mod clock;

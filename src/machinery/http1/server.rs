@@ -21,12 +21,13 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Extent, Fields, LONGEST_HEAD, Next, Reply, SLICES, advance, is_kept, is_same, poll_write, put_field, put_length,
 };
+use crate::machinery::alarm::Alarm;
 use crate::machinery::clock::Clock;
 
 const MOST_HEADERS: usize = 64;
@@ -94,7 +95,8 @@ pub(in crate::machinery) async fn serve(
 ) -> io::Result<()> {
     let (peer, (mut reader, mut writer)) = (Peer::new(peer), stream.split());
     let mut read = BytesMut::new();
-    let mut awaiting = Awaiting { stop: pin!(stop.cancelled()), timer: pin!(sleep_until(Instant::now() + head_time)) };
+    let (stopped, timer) = (pin!(stop.cancelled()), pin!(sleep_until(Instant::now() + head_time)));
+    let mut awaiting = Awaiting { stop: stopped, alarm: Alarm::new(timer) };
     loop {
         let head = match awaiting.head(&mut reader, &mut read, head_time).await? {
             Ok(Some(head)) => head,
@@ -179,8 +181,7 @@ fn poll_fill(
 /// The time between two requests.
 struct Awaiting<'a, S> {
     stop: Pin<&'a mut S>,
-    /// Goes off too early mostly: it is not set anew for each request.
-    timer: Pin<&'a mut tokio::time::Sleep>,
+    alarm: Alarm<&'a mut Sleep>,
 }
 
 impl<S: Future<Output = ()>> Awaiting<'_, S> {
@@ -214,13 +215,7 @@ impl<S: Future<Output = ()>> Awaiting<'_, S> {
                     return Poll::Ready(Ok(Ok(None)));
                 }
             }
-            while self.timer.as_mut().poll(context).is_ready() {
-                if Instant::now() >= deadline {
-                    return Poll::Ready(Ok(Ok(None)));
-                }
-                self.timer.as_mut().reset(deadline);
-            }
-            Poll::Pending
+            self.alarm.poll(deadline, context).map(|()| Ok(Ok(None)))
         })
         .await
     }
@@ -448,7 +443,7 @@ where
                     () => Poll::Pending,
                 };
             }
-            let Poll::Ready(written) = poll_write(writer, queue.parts.iter(), context) else {
+            let Poll::Ready(written) = poll_write(writer, queue.parts.iter().map(AsRef::as_ref), context) else {
                 ready!(stalled.get_or_insert_with(|| Box::pin(sleep(STALLED))).as_mut().poll(context));
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             };
