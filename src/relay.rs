@@ -26,6 +26,7 @@ mod senders;
 mod tally;
 mod target;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -267,7 +268,7 @@ impl Relay {
         B: Body<Data = Bytes> + Unpin,
     {
         let Arrival { method, uri, mut fields, body, peer } = arrival;
-        let target = Target::of(&uri, &fields);
+        let mut target = Target::of(&uri, &fields);
         self.metrics.received(target.door_label());
         let leaving = Leaving(&self.metrics);
         let sender = self.senders.of(peer.ip()).await;
@@ -290,25 +291,19 @@ impl Relay {
         if is_decoded {
             fields.remove(&CONTENT_ENCODING);
         }
-        let key = target.key.as_deref().or(inner_key.as_deref()).unwrap_or_default();
-        let Some(behind) = self.route(target.project, key) else { return Err(Refusal::NotKept) };
-        let mut categories: Vec<_> =
-            report.iter().flat_map(|report| report.items.keys().map(|item| limits::name(item.category))).collect();
+        let key = target.key.take().or(inner_key).unwrap_or_default();
+        let Some(behind) = self.route(target.project, &key) else { return Err(Refusal::NotKept) };
+        let items = report.iter().flat_map(|report| report.items.keys());
+        let mut categories: Vec<Cow<'static, str>> = items.map(|item| limits::name(item.category).into()).collect();
         categories.sort_unstable();
         categories.dedup();
-        if let Some(left) = behind.is_unwanted(key, &categories) {
+        if let Some(left) = behind.is_unwanted(&key, &categories) {
             behind.metrics.held_back();
-            return Ok(Answer::Limited { left, limits: behind.limits_told(key) });
+            return Ok(Answer::Limited { left, limits: behind.limits_told(&key) });
         }
         // What people ask wants an answer now or never.
         let may_wait = method == Method::POST && target.project_number().is_some();
-        let letter = Letter {
-            method,
-            key: key.into(),
-            categories: categories.into_iter().map(Into::into).collect(),
-            uri,
-            fields,
-        };
+        let letter = Letter { method, uri, fields, key, categories };
         let waiting = Unanswered::new(behind, letter, body, may_wait.then_some(&self.left));
         let reason = match waiting.ask().await {
             Some(Ok(response)) if may_wait && may_change(response.status) => "status",

@@ -226,7 +226,7 @@ pub fn is_kept(fields: &Fields, is_old: bool) -> bool {
 /// Writes as much of the parts as goes at once.
 pub fn poll_write<'a>(
     stream: &mut (impl AsyncWrite + Unpin),
-    parts: impl Iterator<Item = &'a Bytes>,
+    parts: impl Iterator<Item = &'a [u8]>,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let mut slices = [IoSlice::new(&[]); SLICES];

@@ -133,7 +133,7 @@ impl Behind {
     pub(super) async fn ask(
         &self,
         letter: &Letter,
-        payload: Payload,
+        payload: Payload<'_>,
         is_telling: bool,
     ) -> Option<Result<Reply<AnswerBody>, NoAnswer>> {
         if self.is_failing.load(Ordering::Relaxed) && !lock(&self.breaker).lets_through(Instant::now()) {

@@ -210,14 +210,13 @@ impl Inner {
 
     /// What was found, and the body if any of it has changed or it is the only one.
     async fn end(self, is_only: bool, ready: &mut Vec<Bytes>) -> std::io::Result<(Report, Option<Closed>)> {
-        let Self { splicer, mut spliced, last, share, .. } = self;
+        let Self { splicer, spliced, last, share, .. } = self;
         let report = splicer.finish(last, ready);
         drop(share);
         if !is_only && !report.is_changed() {
             return Ok((report, None));
         }
-        spliced.push_all(ready).await?;
-        Ok((report, Some(spliced.close().await?)))
+        Ok((report, Some(spliced.close_with(ready).await?)))
     }
 
     /// Takes as large a share as it holds now, if there is one.

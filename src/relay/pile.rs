@@ -180,6 +180,20 @@ impl Pile {
         Ok(())
     }
 
+    /// Takes the last pieces and closes. If they are all, and not much, they stay as they are: together they fill what they hold
+    /// on to.
+    ///
+    /// # Errors
+    /// As [`Pile::push`].
+    pub(super) async fn close_with(mut self, last: &mut Vec<Bytes>) -> io::Result<Closed> {
+        let is_all = self.bytes == 0 && last.iter().map(Bytes::len).sum::<usize>() <= FREE;
+        if is_all {
+            return Ok(Closed { body: spool::Body::Held(std::mem::take(last)), _share: self.share });
+        }
+        self.push_all(last).await?;
+        self.close().await
+    }
+
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push(self.tail.split().freeze());
@@ -226,9 +240,9 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    pub(super) fn payload(&self) -> Payload {
+    pub(super) fn payload(&self) -> Payload<'_> {
         match &self.body {
-            spool::Body::Held(pieces) => Payload::held(pieces.iter().cloned()),
+            spool::Body::Held(pieces) => Payload::held(pieces),
             spool::Body::File(file, bytes) => Payload::read(*bytes, blocks(file.clone(), 0..*bytes)),
         }
     }

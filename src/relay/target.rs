@@ -19,7 +19,7 @@ pub(super) struct Target<'a> {
     /// By which door it comes in at Sentry, for what is not an envelope: `minidump`, `security`, …
     pub(super) door: &'a str,
     /// The DSN's public key, of which limits and routes are told apart. An envelope may have it inside instead.
-    pub(super) key: Option<String>,
+    pub(super) key: Option<Box<str>>,
 }
 
 impl<'a> Target<'a> {
@@ -38,7 +38,7 @@ impl<'a> Target<'a> {
             "cron" => segments.next(),
             _ => None,
         };
-        let in_path = in_path.map(str::to_owned);
+        let in_path = in_path.map(Into::into);
         let key = in_header(fields).or_else(|| in_query(uri.query()?)).or(in_path);
         Self { project, kind, door, key: key.filter(|key| is_key(key)) }
     }
@@ -78,25 +78,25 @@ fn is_key(key: &str) -> bool {
 }
 
 /// `X-Sentry-Auth: Sentry sentry_version=7, sentry_key=KEY, …`, the same as `Authorization`, or the user of `Basic`.
-fn in_header(fields: &Fields) -> Option<String> {
+fn in_header(fields: &Fields) -> Option<Box<str>> {
     for name in [SENTRY_AUTH, AUTHORIZATION] {
         let Some((scheme, rest)) = fields.texts(&name).next().and_then(|value| value.split_once(' ')) else {
             continue;
         };
         if scheme.eq_ignore_ascii_case("sentry") {
             let key = rest.split(',').find_map(|pair| pair.trim().strip_prefix("sentry_key="));
-            return key.map(|key| key.trim().to_owned());
+            return key.map(|key| key.trim().into());
         }
         if scheme.eq_ignore_ascii_case("basic") {
             let pair = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
-            return String::from_utf8(pair).ok()?.split(':').next().map(str::to_owned);
+            return String::from_utf8(pair).ok()?.split(':').next().map(Into::into);
         }
     }
     None
 }
 
-fn in_query(query: &str) -> Option<String> {
-    query.split('&').find_map(|pair| pair.strip_prefix("sentry_key=")).map(str::to_owned)
+fn in_query(query: &str) -> Option<Box<str>> {
+    query.split('&').find_map(|pair| pair.strip_prefix("sentry_key=")).map(Into::into)
 }
 
 #[cfg(test)]

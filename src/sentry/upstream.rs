@@ -28,7 +28,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tower::ServiceExt as _;
 use url::Url;
 
@@ -216,13 +216,11 @@ impl Upstream {
         method: &Method,
         target: &Uri,
         fields: &Fields,
-        payload: Payload,
+        payload: Payload<'_>,
     ) -> Result<Reply<AnswerBody>, NoAnswer> {
         let shared = &self.0;
-        let patience = shared.way.patience(payload.size());
-        let request = Outgoing::new(shared.head(method, target, fields, payload.size()), payload, method);
-        // The connection, on which an answer may yet come, is closed with the attempt.
-        tokio::time::timeout(patience, shared.ask(request)).await.unwrap_or(Err(NoAnswer::Timeout))
+        let deadline = Instant::now() + shared.way.patience(payload.size());
+        shared.ask(Outgoing::new(shared.head(method, target, fields, payload.size()), payload, method), deadline).await
     }
 }
 
@@ -250,16 +248,21 @@ impl Shared {
         head
     }
 
-    async fn ask(self: &Arc<Self>, mut request: Outgoing) -> Result<Reply<AnswerBody>, NoAnswer> {
+    async fn ask(
+        self: &Arc<Self>,
+        mut request: Outgoing<'_>,
+        deadline: Instant,
+    ) -> Result<Reply<AnswerBody>, NoAnswer> {
         while let Some(mut line) = self.kept().await {
-            match line.exchange(&mut request).await {
+            match line.exchange(&mut request, deadline).await {
                 // Sentry has closed it in this moment, and got nothing.
                 Err(Fault::Broken(_)) if request.is_whole() => {}
                 exchanged => return self.answer(line, exchanged),
             }
         }
-        let mut line = self.connect().await.map_err(NoAnswer::Unreachable)?;
-        let exchanged = line.exchange(&mut request).await;
+        let connected = tokio::time::timeout_at(deadline, self.connect()).await.map_err(|_| NoAnswer::Timeout)?;
+        let mut line = connected.map_err(NoAnswer::Unreachable)?;
+        let exchanged = line.exchange(&mut request, deadline).await;
         self.answer(line, exchanged)
     }
 
@@ -285,6 +288,8 @@ impl Shared {
         exchanged: Result<Head, Fault>,
     ) -> Result<Reply<AnswerBody>, NoAnswer> {
         let Head { status, fields, mut extent, is_kept } = exchanged.map_err(|fault| match fault {
+            // The connection, on which an answer may yet come, is closed.
+            Fault::Late => NoAnswer::Timeout,
             Fault::Broken(error) => NoAnswer::Broken(error),
             Fault::Unreadable => NoAnswer::Unreadable,
         })?;

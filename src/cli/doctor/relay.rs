@@ -32,7 +32,7 @@ async fn upstream(url: &Url, way: &Way) -> Finding {
     };
     let check = format!("relay {}", upstream.name());
     let target = http::Uri::from_static("/api/0/");
-    match upstream.send(&http::Method::GET, &target, &Fields::default(), Payload::held([])).await {
+    match upstream.send(&http::Method::GET, &target, &Fields::default(), Payload::held(&[])).await {
         Ok(response) if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             Finding::failed(check, "the proxy wants to know who asks", "put user and password into `relay.proxy`")
         }

@@ -260,8 +260,8 @@ impl Splicer {
         }
         let added = edits.iter().map(Edit::added).sum::<u64>();
         if let Some(length) = length.filter(|_| added > 0) {
-            let text = (payload.len() as u64 + added).to_string();
-            let digits = Edit { place: length.digits.clone(), text: text.into() };
+            let text = Bytes::copy_from_slice(itoa::Buffer::new().format(payload.len() as u64 + added).as_bytes());
+            let digits = Edit { place: length.digits.clone(), text };
             self.report.added += digits.added();
             way.edit(way.at, digits);
         }

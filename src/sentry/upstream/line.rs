@@ -6,13 +6,16 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::time::{Instant, Sleep};
 
 use super::payload::Payload;
+use crate::machinery::alarm::Alarm;
 use crate::machinery::http1::{Extent, Fields, LONGEST_HEAD, Next, invalid, is_kept, poll_write};
 
 /// Nearly every answer has room in this, in bytes.
@@ -27,13 +30,16 @@ pub(super) struct Line<S> {
     stream: S,
     /// Read, and not yet made sense of.
     read: BytesMut,
+    alarm: Alarm<Box<Sleep>>,
 }
 
 /// A request on its way.
 #[derive(Debug)]
-pub(super) struct Outgoing {
-    head: Bytes,
-    payload: Payload,
+pub(super) struct Outgoing<'a> {
+    head: Vec<u8>,
+    /// Of the head, in bytes.
+    sent: usize,
+    payload: Payload<'a>,
     is_head_asked: bool,
     is_begun: bool,
     is_sent: bool,
@@ -44,6 +50,8 @@ pub(super) struct Outgoing {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Fault {
+    /// It took too long.
+    Late,
     Broken(io::Error),
     /// The body could not be read to its end.
     Unreadable,
@@ -59,15 +67,15 @@ pub(super) struct Head {
     pub(super) is_kept: bool,
 }
 
-impl Outgoing {
+impl<'a> Outgoing<'a> {
     /// A small body is written with its head, as one part: that costs less than several.
-    pub(super) fn new(mut head: Vec<u8>, mut payload: Payload, method: &Method) -> Self {
+    pub(super) fn new(mut head: Vec<u8>, mut payload: Payload<'a>, method: &Method) -> Self {
         let is_head_asked = method == Method::HEAD;
         if payload.size() <= JOINED {
             payload.parts().for_each(|part| head.extend_from_slice(part));
             payload.advance(usize::MAX);
         }
-        Self { head: head.into(), payload, is_head_asked, is_begun: false, is_sent: false, broken: None }
+        Self { head, sent: 0, payload, is_head_asked, is_begun: false, is_sent: false, broken: None }
     }
 
     /// Whether no byte of it has been sent.
@@ -77,16 +85,21 @@ impl Outgoing {
 
     fn advance(&mut self, mut sent: usize) {
         self.is_begun |= sent > 0;
-        let of_head = sent.min(self.head.len());
-        self.head.advance(of_head);
+        let of_head = sent.min(self.head.len() - self.sent);
+        self.sent += of_head;
         sent -= of_head;
         self.payload.advance(sent);
+    }
+
+    /// What is left of the head.
+    fn head(&self) -> &[u8] {
+        self.head.get(self.sent..).unwrap_or_default()
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, read: BytesMut::new() }
+        Self { stream, read: BytesMut::new(), alarm: Alarm::new(Box::pin(tokio::time::sleep(Duration::ZERO))) }
     }
 
     /// Whether it is open, and nothing has come that nobody asked for.
@@ -107,17 +120,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Sends a request and reads the head of its answer. An answer may come before all is sent, and is the last one then.
-    pub(super) async fn exchange(&mut self, request: &mut Outgoing) -> Result<Head, Fault> {
-        poll_fn(|context| self.poll_exchange(context, request)).await
+    pub(super) async fn exchange(&mut self, request: &mut Outgoing<'_>, deadline: Instant) -> Result<Head, Fault> {
+        poll_fn(|context| match self.poll_exchange(context, request) {
+            Poll::Pending => self.alarm.poll(deadline, context).map(|()| Err(Fault::Late)),
+            ready @ Poll::Ready(_) => ready,
+        })
+        .await
     }
 
-    fn poll_exchange(&mut self, context: &mut Context<'_>, request: &mut Outgoing) -> Poll<Result<Head, Fault>> {
+    fn poll_exchange(&mut self, context: &mut Context<'_>, request: &mut Outgoing<'_>) -> Poll<Result<Head, Fault>> {
         if !request.is_sent && request.broken.is_none() {
             match self.poll_send(context, request) {
                 Poll::Ready(Ok(())) => request.is_sent = true,
                 // Who closes early may have said why.
                 Poll::Ready(Err(Fault::Broken(error))) => request.broken = Some(error),
-                Poll::Ready(Err(Fault::Unreadable)) => return Poll::Ready(Err(Fault::Unreadable)),
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                 Poll::Pending => {}
             }
         }
@@ -139,12 +156,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    fn poll_send(&mut self, context: &mut Context<'_>, request: &mut Outgoing) -> Poll<Result<(), Fault>> {
+    fn poll_send(&mut self, context: &mut Context<'_>, request: &mut Outgoing<'_>) -> Poll<Result<(), Fault>> {
         loop {
-            if request.head.is_empty() && !ready!(request.payload.poll_more(context)).map_err(|_| Fault::Unreadable)? {
+            if request.head().is_empty()
+                && !ready!(request.payload.poll_more(context)).map_err(|_| Fault::Unreadable)?
+            {
                 break;
             }
-            let head = Some(&request.head).filter(|head| !head.is_empty());
+            let head = Some(request.head()).filter(|head| !head.is_empty());
             let parts = head.into_iter().chain(request.payload.parts());
             let sent = ready!(poll_write(&mut self.stream, parts, context)).map_err(Fault::Broken)?;
             request.advance(sent);

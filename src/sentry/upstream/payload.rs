@@ -1,47 +1,46 @@
 //! A body on its way to an upstream. Its length is always known.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::Stream;
 
-use crate::machinery::http1::advance;
-
 /// The body of a request: pieces in memory, or a stream.
-pub struct Payload {
-    /// What is sent next.
-    held: VecDeque<Bytes>,
-    /// What comes behind that, read as it is sent.
+pub struct Payload<'a> {
+    /// What is left of the piece that is sent next, if that is one of …
+    first: &'a [u8],
+    /// … those in memory, and those behind it.
+    held: &'a [Bytes],
+    /// Or else it is read as it is sent.
     read: Option<Reading>,
     bytes: u64,
 }
 
 struct Reading {
     stream: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + Sync>>,
+    piece: Bytes,
     left: u64,
 }
 
-impl fmt::Debug for Payload {
+impl fmt::Debug for Payload<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Payload({} bytes)", self.bytes)
     }
 }
 
-impl Payload {
-    pub fn held(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        let held: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        let bytes = held.iter().map(|piece| piece.len() as u64).sum();
-        Self { held, read: None, bytes }
+impl<'a> Payload<'a> {
+    pub fn held(pieces: &'a [Bytes]) -> Self {
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { first: &[], held: pieces, read: None, bytes }
     }
 
     /// A stream of `bytes` in all. One that ends early, or fails, breaks the request off.
     pub fn read(bytes: u64, stream: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Self {
-        let read = Reading { stream: Box::pin(stream), left: bytes };
-        Self { held: VecDeque::new(), read: Some(read), bytes }
+        let read = Reading { stream: Box::pin(stream), piece: Bytes::new(), left: bytes };
+        Self { first: &[], held: &[], read: Some(read), bytes }
     }
 
     /// In bytes, of which some may have been sent.
@@ -50,18 +49,32 @@ impl Payload {
     }
 
     /// What can be sent.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Bytes> {
-        self.held.iter()
+    pub(super) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let read = self.read.as_ref().map(|reading| &*reading.piece);
+        let parts = read.into_iter().chain([self.first]).chain(self.held.iter().map(AsRef::as_ref));
+        parts.filter(|part| !part.is_empty())
     }
 
     /// So much of it has been sent.
-    pub(super) fn advance(&mut self, sent: usize) {
-        advance(&mut self.held, sent);
+    pub(super) fn advance(&mut self, mut sent: usize) {
+        if let Some(reading) = &mut self.read {
+            reading.piece.advance(sent.min(reading.piece.len()));
+            return;
+        }
+        loop {
+            let here = sent.min(self.first.len());
+            self.first.advance(here);
+            sent -= here;
+            match self.held {
+                [next, behind @ ..] if self.first.is_empty() => (self.first, self.held) = (next, behind),
+                _ => return,
+            }
+        }
     }
 
     /// Sees to it that there is something to send. Returns `false` when all has been.
     pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        while self.held.is_empty() {
+        while self.parts().next().is_none() {
             let Some(reading) = self.read.as_mut().filter(|reading| reading.left > 0) else {
                 return Poll::Ready(Ok(false));
             };
@@ -71,7 +84,7 @@ impl Payload {
             let left = reading.left.checked_sub(piece.len() as u64);
             // More would be taken for the next request.
             reading.left = left.ok_or(io::ErrorKind::InvalidData)?;
-            self.held.extend(Some(piece).filter(|piece| !piece.is_empty()));
+            reading.piece = piece;
         }
         Poll::Ready(Ok(true))
     }

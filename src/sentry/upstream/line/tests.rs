@@ -2,8 +2,13 @@ use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 
-fn request(method: &Method, body: Vec<u8>) -> Outgoing {
-    Outgoing::new(format!("{method} / HTTP/1.1\r\n\r\n").into(), Payload::held([Bytes::from(body)]), method)
+/// Than any of these takes.
+fn later() -> Instant {
+    Instant::now() + Duration::from_mins(1)
+}
+
+fn request<'a>(method: &Method, body: &'a [Bytes]) -> Outgoing<'a> {
+    Outgoing::new(format!("{method} / HTTP/1.1\r\n\r\n").into(), Payload::held(body), method)
 }
 
 async fn body(line: &mut Line<DuplexStream>, mut extent: Extent) -> io::Result<Vec<u8>> {
@@ -26,7 +31,7 @@ async fn asked(method: Method, answer: &str, cut: usize) -> Result<(u16, Vec<u8>
     };
     let asking = async {
         let mut line = Line::new(near);
-        let head = line.exchange(&mut request(&method, Vec::new())).await.map_err(|fault| format!("{fault:?}"))?;
+        let head = line.exchange(&mut request(&method, &[]), later()).await.map_err(|fault| format!("{fault:?}"))?;
         let body = body(&mut line, head.extent).await.map_err(|error| error.to_string())?;
         Ok((head.status.as_u16(), body, head.is_kept))
     };
@@ -99,8 +104,9 @@ async fn who_answers_before_all_is_sent_is_heard_and_asked_no_more() {
     let (near, mut far) = duplex(64);
     far.write_all(b"HTTP/1.1 413 X\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
     let mut line = Line::new(near);
-    let mut request = request(&Method::POST, vec![b'x'; 1 << 20]);
-    let head = line.exchange(&mut request).await.unwrap();
+    let pieces = [vec![b'x'; 1 << 20].into()];
+    let mut request = request(&Method::POST, &pieces);
+    let head = line.exchange(&mut request, later()).await.unwrap();
     assert_eq!((head.status.as_u16(), head.is_kept, request.is_whole()), (413, false, false));
     assert_eq!(body(&mut line, head.extent).await.unwrap(), b"no");
 }
@@ -109,12 +115,13 @@ async fn who_answers_before_all_is_sent_is_heard_and_asked_no_more() {
 async fn a_request_of_which_nothing_was_sent_can_be_sent_again() {
     let (near, far) = duplex(64);
     drop(far);
-    let mut request = request(&Method::POST, vec![b'x'; 1 << 20]);
-    assert!(matches!(Line::new(near).exchange(&mut request).await, Err(Fault::Broken(_))));
+    let pieces = [vec![b'x'; 1 << 19].into(), Bytes::new(), vec![b'x'; 1 << 19].into()];
+    let mut request = request(&Method::POST, &pieces);
+    assert!(matches!(Line::new(near).exchange(&mut request, later()).await, Err(Fault::Broken(_))));
     assert!(request.is_whole());
     let (near, mut far) = duplex(4 << 20);
     far.write_all(b"HTTP/1.1 204 X\r\n\r\n").await.unwrap();
-    assert!(Line::new(near).exchange(&mut request).await.unwrap().is_kept);
+    assert!(Line::new(near).exchange(&mut request, later()).await.unwrap().is_kept);
     let mut arrived = Vec::new();
     far.read_to_end(&mut arrived).await.unwrap();
     assert_eq!(arrived.len(), "POST / HTTP/1.1\r\n\r\n".len() + (1 << 20));
@@ -129,7 +136,7 @@ async fn a_body_that_is_read_as_it_is_sent_arrives_whole_or_not_at_all() {
         let payload = Payload::read(announced, futures_util::stream::iter(pieces));
         let mut request = Outgoing::new(b"head:".to_vec(), payload, &Method::POST);
         let mut line = Line::new(near);
-        let exchanged = line.exchange(&mut request).await;
+        let exchanged = line.exchange(&mut request, later()).await;
         drop(line);
         let mut arrived = Vec::new();
         far.read_to_end(&mut arrived).await.unwrap();
