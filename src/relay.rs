@@ -25,6 +25,7 @@ mod pile;
 mod senders;
 mod tally;
 mod target;
+mod turns;
 
 use std::borrow::Cow;
 use std::fs::File;
