@@ -28,10 +28,8 @@ const DOUBT: u32 = 3;
 /// For how long others pass it at first, and at last.
 const PUT_OFF: Duration = Duration::from_mins(5);
 const LONGEST_PUT_OFF: Duration = Duration::from_hours(1);
-/// Requests that are suspects at once, or in doubt; beyond that they are tried as if nothing were known of them.
-const MOST_SUSPECTS: usize = 4_096;
 
-/// Of what is kept for one upstream.
+/// Of what is kept for one upstream. What it remembers of requests goes with them, so the spool is its bound.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// What Sentry does not want yet, by lane.
@@ -148,11 +146,8 @@ impl Turns {
     fn learn(&mut self, works: u64, now: Instant) -> bool {
         let gets_through = works > self.works;
         if gets_through {
-            for (number, place) in std::mem::take(&mut self.in_doubt) {
-                if self.suspects.len() < MOST_SUSPECTS {
-                    self.suspects.entry(number).or_insert(Suspect::new(place, works, now));
-                }
-            }
+            let in_doubt = self.in_doubt.drain();
+            self.suspects.extend(in_doubt.map(|(number, place)| (number, Suspect::new(place, works, now))));
         }
         gets_through
     }
@@ -192,8 +187,8 @@ impl Turns {
     pub(super) fn failed(&mut self, place: Place, began: Instant, asked: Duration, works: u64, now: Instant) {
         self.row(works, now);
         if self.is_put_off(place, works, now) {
-            // What takes long to fail leaves the others as much time.
-            self.wary = Some(now + now.saturating_duration_since(began).clamp(SHORTEST, LONGEST));
+            // What takes long to fail leaves the others as much time, whoever else fails in it.
+            self.wary = self.wary.max(Some(now + now.saturating_duration_since(began).clamp(SHORTEST, LONGEST)));
         } else {
             self.pause(asked, now);
         }
@@ -221,7 +216,7 @@ impl Turns {
         }
         if !self.in_doubt.is_empty() {
             // It was tried in another's place, and tells no more than that one did.
-            self.doubt(place);
+            self.in_doubt.insert(place.number, place);
             return false;
         }
         let before = self.stumble.take().filter(|stumble| stumble.number == place.number);
@@ -229,26 +224,18 @@ impl Turns {
         stumble.times += 1;
         let others_pass = works > stumble.works;
         let known = u32::try_from(self.suspects.len()).unwrap_or(PATIENCE);
-        if stumble.times >= PATIENCE.saturating_sub(known) && others_pass && self.suspects.len() < MOST_SUSPECTS {
+        if others_pass && stumble.times >= PATIENCE.saturating_sub(known) {
             let mut suspect = Suspect::new(place, works, now);
             suspect.put_off(works, now);
             self.suspects.insert(place.number, suspect);
             self.failures = 0;
             return true;
         }
-        if stumble.times >= DOUBT && (!others_pass || self.suspects.len() >= MOST_SUSPECTS) {
-            self.doubt(place);
+        if !others_pass && stumble.times >= DOUBT {
+            self.in_doubt.insert(place.number, place);
         }
         self.stumble = Some(stumble);
         false
-    }
-
-    fn doubt(&mut self, place: Place) {
-        if self.in_doubt.len() < MOST_SUSPECTS {
-            self.in_doubt.insert(place.number, place);
-        } else {
-            self.in_doubt.clear();
-        }
     }
 }
 

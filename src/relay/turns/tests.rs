@@ -1,3 +1,7 @@
+use std::collections::{BTreeMap, HashSet};
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::domain::build::Timestamp;
 
@@ -74,4 +78,258 @@ fn whatever_upstream_takes_ends_a_row_of_failures() {
     }
     turns.recovered();
     assert_eq!(turns.rest(now), Duration::ZERO);
+}
+
+/// How upstream is for a time.
+#[derive(Clone, Copy, Debug)]
+enum Weather {
+    Takes,
+    Fails(Duration),
+    IsAway,
+}
+
+/// What is kept.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    came: Duration,
+    lane: u32,
+    /// A poison, and how long it takes to fail.
+    fails: Option<Duration>,
+}
+
+/// A limit of one lane.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    lane: u32,
+    from: Duration,
+    until: Duration,
+}
+
+/// A spool and an upstream around [`Turns`], on a clock of their own.
+#[derive(Default)]
+struct World {
+    turns: Turns,
+    now: Duration,
+    works: u64,
+    /// What is yet to come, and what is there, by number.
+    kept: BTreeMap<u64, Kept>,
+    /// Until when it is how. Afterwards upstream takes all.
+    weather: Vec<(Duration, Weather)>,
+    limits: Vec<Limit>,
+    /// So often something is taken that was never kept, unless upstream fails.
+    traffic: Option<Duration>,
+    /// What has failed, and when it did last as a suspect.
+    failed: HashSet<u64>,
+    put_off: BTreeMap<u64, Duration>,
+    /// Until when no suspect is to be tried after the last one.
+    wary: Duration,
+    /// Since when nothing got through, and how many were tried since then, without suspects and of them.
+    dry: (Duration, u64, u64),
+    /// From when on upstream takes all, and how often it was asked since, suspects aside.
+    well: Duration,
+    tries: u64,
+}
+
+const MOMENT: Duration = Duration::from_millis(10);
+
+impl World {
+    fn new(kept: Vec<Kept>, weather: Vec<(Duration, Weather)>, limits: Vec<Limit>, traffic: Option<Duration>) -> Self {
+        let mut until = Duration::ZERO;
+        let weather: Vec<_> = weather
+            .into_iter()
+            .map(|(time, how)| {
+                until += time;
+                (until, how)
+            })
+            .collect();
+        let ends = limits.iter().map(|limit| limit.until).chain(kept.iter().map(|kept| kept.came)).chain([until]);
+        let well = ends.max().unwrap_or_default() + SHORTEST * 2;
+        let mut kept = kept;
+        kept.sort_by_key(|kept| kept.came);
+        World { kept: (0..).zip(kept).collect(), weather, limits, traffic, well, ..World::default() }
+    }
+
+    fn weather(&self, at: Duration) -> Weather {
+        self.weather.iter().find(|(until, _)| at < *until).map_or(Weather::Takes, |(_, how)| *how)
+    }
+
+    fn takes(&mut self) {
+        self.works += 1;
+        self.dry = (self.now, 0, 0);
+    }
+
+    /// Time goes by. Returns as soon as something got through, when told to.
+    fn pass(&mut self, time: Duration, until_taken: bool) {
+        let until = self.now + time;
+        while let Some(every) = self.traffic {
+            let next = every * u32::try_from(self.now.as_millis() / every.as_millis() + 1).unwrap();
+            if next > until {
+                break;
+            }
+            self.now = next;
+            if matches!(self.weather(next), Weather::Takes) {
+                self.takes();
+                if until_taken {
+                    self.turns.recovered();
+                    return;
+                }
+            }
+        }
+        self.now = until;
+    }
+
+    fn oldest(&self, turns: &Turns) -> Option<Place> {
+        let there = self.kept.iter().take_while(|(_, kept)| kept.came <= self.now);
+        let mut places = there.map(|(number, kept)| place(*number, kept.lane));
+        places.find(|place| !turns.is_held(place.lane) && !turns.is_passed(place.number))
+    }
+
+    fn is_suspect(&self, number: u64) -> bool {
+        self.turns.suspects.contains_key(&number)
+    }
+
+    /// What is due is tried, or it is waited for.
+    fn step(&mut self, zero: Instant) {
+        let now = zero + self.now;
+        let rest = self.turns.rest(now);
+        if !rest.is_zero() {
+            assert!(rest < LONGEST.mul_f64(1.2), "{rest:?}");
+            return self.pass(rest, true);
+        }
+        let mut turns = std::mem::take(&mut self.turns);
+        let turn = turns.next(self.works, now, |turns| self.oldest(turns));
+        self.turns = turns;
+        match turn {
+            Turn::Try(place) => self.attempt(place, zero),
+            Turn::Wait(until) => {
+                let sweep = Duration::from_secs(10);
+                let wait = until.map_or(sweep, |until| until.checked_duration_since(now).unwrap());
+                assert!(!wait.is_zero(), "a busy loop");
+                let there = self.kept.iter().take_while(|(_, kept)| kept.came <= self.now);
+                let mut idle =
+                    there.filter(|(number, kept)| !self.turns.is_held(kept.lane) && !self.is_suspect(**number));
+                assert!(idle.next().is_none(), "it waits though there is something to try");
+                let comes = self.kept.values().map(|kept| kept.came).find(|came| *came > self.now);
+                let comes = comes.map_or(sweep, |came| came - self.now);
+                self.pass(wait.min(sweep).min(comes), false);
+            }
+        }
+    }
+
+    fn attempt(&mut self, place: Place, zero: Instant) {
+        let (number, began) = (place.number, self.now);
+        let kept = self.kept[&number];
+        assert!(kept.came <= began && !self.turns.is_held(place.lane));
+        let is_suspect = self.is_suspect(number);
+        if !self.failed.contains(&number) {
+            let older = self.kept.range(..number);
+            let mut older =
+                older.filter(|(number, kept)| !self.failed.contains(number) && !self.turns.is_held(kept.lane));
+            assert!(older.next().is_none(), "{number} before its turn");
+        }
+        self.tries += u64::from(began >= self.well && !is_suspect);
+        let (since, others, suspects) = &mut self.dry;
+        *(if is_suspect { &mut *suspects } else { &mut *others }) += 1;
+        let dry = (began - *since).as_secs();
+        assert!(*others <= 16 + dry / 27, "{others} tries in {dry} s while nothing gets through");
+        assert!(*suspects <= 2 + dry, "{suspects} tries of suspects in {dry} s while nothing gets through");
+        if is_suspect {
+            assert!(began >= self.wary, "a suspect in the time of others");
+            if let Some(last) = self.put_off.get(&number) {
+                assert!(began >= *last + PUT_OFF, "{number} has had its turn");
+            }
+        }
+        let limit =
+            self.limits.iter().filter(|limit| limit.lane == place.lane && limit.from <= began && began < limit.until);
+        let limited = limit.map(|limit| limit.until - began).max();
+        match (self.weather(began), kept.fails, limited) {
+            (Weather::IsAway, ..) => {
+                self.pass(MOMENT, false);
+                self.turns.not_sent(self.works, zero + self.now);
+            }
+            (Weather::Fails(time), ..) | (_, Some(time), _) => {
+                self.pass(time, false);
+                self.failed.insert(number);
+                self.turns.failed(place, zero + began, Duration::ZERO, self.works, zero + self.now);
+                if is_suspect {
+                    self.put_off.insert(number, self.now);
+                    self.wary = self.now + time.clamp(SHORTEST, LONGEST);
+                    assert!(self.turns.rest(zero + self.now).is_zero(), "others wait for a suspect");
+                }
+            }
+            (_, _, Some(left)) => {
+                self.pass(MOMENT, false);
+                self.takes();
+                self.turns.limited(place.lane, left.saturating_sub(MOMENT), zero + self.now);
+            }
+            (..) => {
+                self.pass(MOMENT, false);
+                self.takes();
+                self.turns.taken(number, zero + self.now);
+                self.turns.gone(number);
+                self.kept.remove(&number);
+            }
+        }
+    }
+
+    fn sound(&self) -> usize {
+        self.kept.values().filter(|kept| kept.fails.is_none()).count()
+    }
+
+    /// Until all that is sound was taken, and some time more.
+    fn run(&mut self) {
+        let zero = Instant::now();
+        let poisons = u32::try_from(self.kept.values().filter(|kept| kept.fails.is_some()).count()).unwrap();
+        let all = u64::try_from(self.kept.len()).unwrap();
+        // Who is in doubt while all that is sound is put off is tried as often as failures allow.
+        let tries = all + 6 * u64::from(poisons) + 16 + LONGEST_PUT_OFF.as_secs() / 27;
+        let each = self.kept.values().filter_map(|kept| kept.fails).max().unwrap_or_default() + LONGEST.mul_f64(1.1);
+        let time = self.well + LONGEST_PUT_OFF + (2 * 6 * poisons + 2) * each + MOMENT * u32::try_from(all).unwrap();
+        while self.sound() > 0 {
+            self.step(zero);
+            assert!(self.tries <= tries, "{} wait after {tries} tries", self.sound());
+            assert!(self.now <= time, "{} wait after {time:?}, all was well from {:?}", self.sound(), self.well);
+        }
+        let until = self.now + LONGEST_PUT_OFF;
+        while self.now < until {
+            self.step(zero);
+        }
+    }
+}
+
+#[test]
+fn more_poisons_than_anybody_counts_on_stop_nobody_for_ever() {
+    let poison = Kept { came: Duration::ZERO, lane: 0, fails: Some(MOMENT) };
+    let mut kept = vec![poison; 4_200];
+    kept.push(Kept { fails: None, ..poison });
+    World::new(kept, Vec::new(), Vec::new(), None).run();
+}
+
+fn seconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_secs)
+}
+
+fn fails() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(MOMENT), Just(LONGEST)]
+}
+
+proptest! {
+    /// For all that is kept, poisons among it, for all upstreams that fail, are away and limit for a time, and whether or not
+    /// others get through meanwhile: the oldest goes first, none is tried again that was taken, while nothing gets through
+    /// tries are rare, a suspect leaves the others as much time as it takes, and once upstream is well all that is sound is
+    /// taken, after so many tries and so much time.
+    #[test]
+    fn what_is_sound_is_taken_in_its_turn(
+        kept in prop::collection::vec((seconds(0..1_200), 0..3_u32, prop::option::of(fails())), 1..50),
+        weather in prop::collection::vec(
+            (seconds(1..3_600), prop_oneof![Just(Weather::Takes), fails().prop_map(Weather::Fails), Just(Weather::IsAway)]),
+            0..6,
+        ),
+        limits in prop::collection::vec((0..3_u32, seconds(0..7_200), seconds(1..600)), 0..6),
+        traffic in prop::option::of(seconds(1..120)),
+    ) {
+        let kept = kept.into_iter().map(|(came, lane, fails)| Kept { came, lane, fails }).collect();
+        let limits = limits.into_iter().map(|(lane, from, time)| Limit { lane, from, until: from + time }).collect();
+        World::new(kept, weather, limits, traffic).run();
+    }
 }
