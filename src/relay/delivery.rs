@@ -87,7 +87,7 @@ impl Delivery {
             }
             Sent::Not(reason) => {
                 self.behind.metrics.retried(reason);
-                self.turns.not_sent(works, now);
+                self.turns.not_sent(began, works, now);
             }
             Sent::Failed { reason, asked } => {
                 self.behind.metrics.retried(reason);

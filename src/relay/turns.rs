@@ -111,9 +111,10 @@ impl Turns {
         self.in_doubt.contains_key(&number) || self.suspects.contains_key(&number)
     }
 
-    /// Whether its failure says something about upstream.
+    /// Whether its failure says something about upstream. That of a suspect does not, and what is tried in the place of another
+    /// says no more than that one did.
     pub(super) fn is_telling(&self, number: u64) -> bool {
-        !self.suspects.contains_key(&number)
+        self.in_doubt.is_empty() && !self.suspects.contains_key(&number)
     }
 
     /// What to try now; `oldest` is what is neither held nor passed. A suspect whose time has come is in its place in the line, but
@@ -178,9 +179,9 @@ impl Turns {
     }
 
     /// Upstream was not reached, or not asked: that is nobody's fault here.
-    pub(super) fn not_sent(&mut self, works: u64, now: Instant) {
+    pub(super) fn not_sent(&mut self, began: Instant, works: u64, now: Instant) {
         self.row(works, now);
-        self.pause(Duration::ZERO, now);
+        self.pause(began, Duration::ZERO, now);
     }
 
     /// It was tried from when it `began`, and upstream `asked` to be left alone for so long.
@@ -190,7 +191,7 @@ impl Turns {
             // What takes long to fail leaves the others as much time, whoever else fails in it.
             self.wary = self.wary.max(Some(now + now.saturating_duration_since(began).clamp(SHORTEST, LONGEST)));
         } else {
-            self.pause(asked, now);
+            self.pause(began, asked, now);
         }
     }
 
@@ -202,10 +203,11 @@ impl Turns {
         self.works = works;
     }
 
-    fn pause(&mut self, asked: Duration, now: Instant) {
+    /// What takes long to fail has waited already.
+    fn pause(&mut self, began: Instant, asked: Duration, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         let wait = retry::spread(retry::backoff(SHORTEST, LONGEST, self.failures));
-        self.rests = Some(now + wait.max(asked.min(LONGEST_RETRY_AFTER)));
+        self.rests = Some((began + wait).max(now + asked.min(LONGEST_RETRY_AFTER)));
     }
 
     /// Whether it is the request's own fault: then others pass it, until its time is over.

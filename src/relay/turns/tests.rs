@@ -69,11 +69,11 @@ fn a_suspect_that_is_taken_brings_the_others_forward_and_who_was_none_does_not()
 #[test]
 fn whatever_upstream_takes_ends_a_row_of_failures() {
     let (mut turns, now) = (Turns::default(), Instant::now());
-    let usual = |wait: Duration, seconds: u64| {
-        wait.as_secs_f64() / 0.8 >= seconds as f64 && wait.as_secs_f64() / 1.2 <= seconds as f64
+    let usual = |wait: Duration, seconds: u32| {
+        wait.as_secs_f64() / 0.8 >= f64::from(seconds) && wait.as_secs_f64() / 1.2 <= f64::from(seconds)
     };
     for (works, seconds) in [(0, 1), (0, 2), (0, 4), (1, 1), (1, 2), (2, 1)] {
-        turns.not_sent(works, now);
+        turns.not_sent(now, works, now);
         assert!(usual(turns.rest(now), seconds), "{works}: {:?}", turns.rest(now));
     }
     turns.recovered();
@@ -128,6 +128,8 @@ struct World {
     /// From when on upstream takes all, and how often it was asked since, suspects aside.
     well: Duration,
     tries: u64,
+    /// How often a failure said something about upstream.
+    told: u32,
 }
 
 const MOMENT: Duration = Duration::from_millis(10);
@@ -210,7 +212,7 @@ impl World {
                     there.filter(|(number, kept)| !self.turns.is_held(kept.lane) && !self.is_suspect(**number));
                 assert!(idle.next().is_none(), "it waits though there is something to try");
                 let comes = self.kept.values().map(|kept| kept.came).find(|came| *came > self.now);
-                let comes = comes.map_or(sweep, |came| came - self.now);
+                let comes = comes.map_or(sweep, |came| came.saturating_sub(self.now));
                 self.pass(wait.min(sweep).min(comes), false);
             }
         }
@@ -227,10 +229,11 @@ impl World {
                 older.filter(|(number, kept)| !self.failed.contains(number) && !self.turns.is_held(kept.lane));
             assert!(older.next().is_none(), "{number} before its turn");
         }
+        let is_telling = self.turns.is_telling(number);
         self.tries += u64::from(began >= self.well && !is_suspect);
         let (since, others, suspects) = &mut self.dry;
         *(if is_suspect { &mut *suspects } else { &mut *others }) += 1;
-        let dry = (began - *since).as_secs();
+        let dry = began.saturating_sub(*since).as_secs();
         assert!(*others <= 16 + dry / 27, "{others} tries in {dry} s while nothing gets through");
         assert!(*suspects <= 2 + dry, "{suspects} tries of suspects in {dry} s while nothing gets through");
         if is_suspect {
@@ -241,15 +244,16 @@ impl World {
         }
         let limit =
             self.limits.iter().filter(|limit| limit.lane == place.lane && limit.from <= began && began < limit.until);
-        let limited = limit.map(|limit| limit.until - began).max();
+        let limited = limit.map(|limit| limit.until.saturating_sub(began)).max();
         match (self.weather(began), kept.fails, limited) {
             (Weather::IsAway, ..) => {
                 self.pass(MOMENT, false);
-                self.turns.not_sent(self.works, zero + self.now);
+                self.turns.not_sent(zero + began, self.works, zero + self.now);
             }
             (Weather::Fails(time), ..) | (_, Some(time), _) => {
                 self.pass(time, false);
                 self.failed.insert(number);
+                self.told += u32::from(is_telling);
                 self.turns.failed(place, zero + began, Duration::ZERO, self.works, zero + self.now);
                 if is_suspect {
                     self.put_off.insert(number, self.now);
@@ -303,6 +307,21 @@ fn more_poisons_than_anybody_counts_on_stop_nobody_for_ever() {
     let mut kept = vec![poison; 4_200];
     kept.push(Kept { fails: None, ..poison });
     World::new(kept, Vec::new(), Vec::new(), None).run();
+}
+
+#[test]
+fn poisons_that_nobody_knows_yet_take_no_longer_than_they_are_tried_and_break_nothing() {
+    let poison = Kept { came: Duration::ZERO, lane: 0, fails: Some(LONGEST) };
+    let mut kept = vec![poison; 10];
+    kept.push(Kept { fails: None, ..poison });
+    let (mut world, zero) = (World::new(kept, Vec::new(), Vec::new(), None), Instant::now());
+    while world.sound() > 0 {
+        world.step(zero);
+    }
+    // The first one until it is in doubt, then each of the others; and what waits are longer by chance.
+    let tries = DOUBT + 9;
+    assert!(world.now < LONGEST * (tries + 1), "{:?}", world.now);
+    assert_eq!(world.told, DOUBT, "the rest says no more of upstream than the first did");
 }
 
 fn seconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
