@@ -213,3 +213,49 @@ impl Behind {
         self.is_limited.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+    use prometheus_client::registry::Registry;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::machinery::health::Health;
+    use crate::machinery::http1::Fields;
+    use crate::machinery::spool;
+    use crate::relay::RelayMetrics;
+    use crate::sentry::upstream::Way;
+
+    #[tokio::test]
+    async fn an_answer_of_its_own_that_is_no_yes_and_no_no_is_not_taken_for_sentry_working() {
+        let (listener, directory) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), tempfile::tempdir().unwrap());
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let second = Duration::from_secs(1);
+        let way = Way { connect_timeout: second, timeout: second * 10, authorities: Vec::new(), proxy: None };
+        let limits = spool::Limits { bytes: 0, entries: 0, age: second };
+        let behind = Behind::new(
+            Upstream::new(&url, &way).unwrap(),
+            Spool::open(directory.path().to_owned(), limits).unwrap(),
+            Health::default().optional("a"),
+            RelayMetrics::register(&mut Registry::default()).upstream("a"),
+        );
+        let (uri, key) = (Uri::from_static("/api/7/store/"), "abc".into());
+        let letter = Letter { method: Method::POST, uri, fields: Fields::default(), key, categories: Vec::new() };
+        let table = [(200, 1), (302, 0), (307, 0), (400, 1), (404, 1), (408, 0), (429, 1), (500, 0), (503, 0)];
+        for (status, counted) in table {
+            let before = behind.works.load(Ordering::Relaxed);
+            let answering = async {
+                let (mut asked, _) = listener.accept().await.unwrap();
+                assert!(asked.read(&mut [0; 1_024]).await.unwrap() > 0);
+                let answer = format!("HTTP/1.1 {status} So\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+                asked.write_all(answer.as_bytes()).await.unwrap();
+                asked
+            };
+            let (answer, _asked) = tokio::join!(behind.ask(&letter, Payload::held(&[]), false), answering);
+            assert_eq!(answer.unwrap().unwrap().status, status);
+            assert_eq!(behind.works.load(Ordering::Relaxed) - before, counted, "{status}");
+        }
+    }
+}
