@@ -17,16 +17,15 @@ mod load;
 mod process;
 #[path = "load/proxy.rs"]
 mod proxy;
+#[path = "load/sentry.rs"]
+mod sentry;
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use process::Process;
 use proxy::Proxy;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 const CONNECTIONS: usize = 32;
 /// Short runs, many of them in turn, each first every other time: what else the machine does then troubles both alike.
@@ -44,7 +43,7 @@ struct Run {
 
 fn main() {
     let directory = tempfile::tempdir().unwrap();
-    let upstream = upstream();
+    let upstream = sentry::upstream();
     let more = format!("[relay]\nenabled = true\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}/\"\n");
     let socket = directory.path().join("dsd.socket");
     let _agent = load::Agent::start(&socket);
@@ -56,8 +55,8 @@ fn main() {
     };
     println!("{CONNECTIONS} connections, {REPEATS} runs of each in turn; medians, and the mean of the processor time");
     for (size, requests) in [(2_000, 16_000), (100_000, 4_000)] {
-        for gzip in [false, true] {
-            let request = request(size, gzip);
+        for coding in ["identity", "gzip"] {
+            let request = request(size, coding);
             let turn = |address, cpu: &dyn Fn() -> Duration| run(address, &request, requests, cpu);
             turn(relay, &|| ours.cpu());
             turn(nginx.address, &|| nginx.cpu());
@@ -71,7 +70,6 @@ fn main() {
                     relayed.push(turn(relay, &|| ours.cpu()));
                 }
             }
-            let coding = if gzip { "gzip" } else { "identity" };
             print(&format!("{} KB {coding}", size / 1_000), &relayed, &proxied);
         }
     }
@@ -112,14 +110,13 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 /// So many requests, each connection as fast as it is answered.
-fn run(address: SocketAddr, request: &[u8], requests: usize, cpu: &dyn Fn() -> Duration) -> Run {
+fn run(address: SocketAddr, request: &Bytes, requests: usize, cpu: &dyn Fn() -> Duration) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
             connections.push(load::Connection::open(address).await);
         }
-        let request: bytes::Bytes = request.to_vec().into();
         let (before, start) = (cpu(), Instant::now());
         let mut tasks = tokio::task::JoinSet::new();
         for mut connection in connections {
@@ -147,7 +144,7 @@ fn run(address: SocketAddr, request: &[u8], requests: usize, cpu: &dyn Fn() -> D
 fn idle(address: SocketAddr, ours: &Process) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let request = request(2_000, false);
+        let request = request(2_000, "identity");
         let before = ours.resident_mib();
         let mut connections = Vec::new();
         for _ in 0..IDLE {
@@ -159,73 +156,8 @@ fn idle(address: SocketAddr, ours: &Process) {
     });
 }
 
-/// An event as SDKs send it, of about `size` bytes.
-fn request(size: usize, gzip: bool) -> Vec<u8> {
-    let mut event = r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","timestamp":1780000000.5,"platform":"python","level":"error","release":"shop@1.0.0","environment":"production","tags":{"route":"/cart"},"exception":{"values":[{"type":"ValueError","value":"no such article","stacktrace":{"frames":["#.to_owned();
-    for line in 1_u64.. {
-        // Differs as source code does: gzip makes a fifth of it.
-        let noise = line.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let _ = write!(
-            event,
-            r#"{{"filename":"shop/views/v{}.py","function":"f_{noise:x}","lineno":{line},"context_line":"    return self.call({noise})","in_app":true}},"#,
-            noise % 97
-        );
-        if event.len() >= size {
-            break;
-        }
-    }
-    event.pop();
-    event += "]}}]}}";
-    let envelope = format!(
-        "{{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\",\"sent_at\":\"2026-11-24T15:26:00Z\"}}\n{{\"type\":\"event\",\"length\":{}}}\n{event}\n",
-        event.len()
-    );
-    let (coding, body) = if gzip {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(envelope.as_bytes()).unwrap();
-        ("Content-Encoding: gzip\r\n", encoder.finish().unwrap())
-    } else {
-        ("", envelope.into_bytes())
-    };
-    let head = format!(
-        "POST /api/7/envelope/ HTTP/1.1\r\nHost: bench\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key=abc, sentry_version=7, sentry_client=sentry.python/2.75.0\r\nContent-Type: application/x-sentry-envelope\r\n{coding}Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), &body].concat()
-}
-
-/// Stands where Sentry does, as lean as can be: it reads a body and answers.
-fn upstream() -> SocketAddr {
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                stream.set_nodelay(true).unwrap();
-                #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
-                tokio::spawn(answer(stream));
-            }
-        });
-    });
-    receiver.recv().unwrap()
-}
-
-async fn answer(mut stream: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 41\r\n\r\n{\"id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}";
-    let mut buffer = vec![0; 256 << 10];
-    let (mut filled, mut length) = (0, None);
-    loop {
-        let Ok(read @ 1..) = stream.read(&mut buffer[filled..]).await else { return };
-        filled += read;
-        length = length.or_else(|| load::whole(&buffer[..filled]));
-        if length.is_some_and(|length| filled >= length) {
-            (filled, length) = (0, None);
-            if stream.write_all(ANSWER).await.is_err() {
-                return;
-            }
-        }
-    }
+/// An envelope of one event, as SDKs send most.
+fn request(size: usize, coding: &str) -> Bytes {
+    let event = sentry::error(size, r#"{"route":"/cart"}"#);
+    sentry::post("/api/7/envelope/", coding, &sentry::envelope(&[(r#""type":"event""#, event.as_bytes())]))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -80,23 +81,35 @@ pub(crate) fn flood(
     rounds: u64,
 ) -> (Instant, Duration) {
     let builds = (first..first + rounds).flat_map(|number| (0..jobs).map(move |job| (job, number)));
-    send(address, connections, builds)
+    send(address, connections, builds.map(of_build))
 }
 
 /// Build `number` of `webhooks` of the `jobs` jobs, strewn over all of them.
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) fn flood_sample(address: SocketAddr, connections: usize, jobs: usize, webhooks: usize, number: u64) {
     // A step that shares no factor with the number of jobs comes to each once before it comes to any twice.
-    send(address, connections, (0..webhooks).map(|turn| ((turn * 7_919) % jobs, number)));
+    send(address, connections, (0..webhooks).map(|turn| of_build(((turn * 7_919) % jobs, number))));
 }
 
-fn send(address: SocketAddr, connections: usize, builds: impl Iterator<Item = (usize, u64)>) -> (Instant, Duration) {
+#[allow(dead_code, reason = "each benchmark uses its part")]
+fn of_build((job, number): (usize, u64)) -> (usize, Bytes) {
+    (job, request(&document(job, number)).into())
+}
+
+/// Requests, each with a number that says by which connection it goes, and which must be answered with 200. Returns when the
+/// first was sent, and how long it took until all were answered.
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) fn send(
+    address: SocketAddr,
+    connections: usize,
+    requests: impl IntoIterator<Item = (usize, Bytes)>,
+) -> (Instant, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         // What is sent is made beforehand: the load must not cost more than need be.
-        let mut shares: Vec<Vec<Vec<u8>>> = vec![Vec::new(); connections];
-        for (job, number) in builds {
-            shares[job % connections].push(request(&document(job, number)));
+        let mut shares: Vec<Vec<Bytes>> = vec![Vec::new(); connections];
+        for (turn, request) in requests {
+            shares[turn % connections].push(request);
         }
         let mut tasks = tokio::task::JoinSet::new();
         let start = Instant::now();

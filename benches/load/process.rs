@@ -69,7 +69,7 @@ format = "json"
     /// As an operator does; what it has gathered about itself is written then.
     pub(crate) fn stop(mut self) {
         Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        self.child.wait().unwrap();
+        assert!(self.child.wait().unwrap().success(), "recoverd did not end well");
     }
 
     pub(crate) fn cpu(&self) -> Duration {

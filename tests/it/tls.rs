@@ -34,10 +34,13 @@ impl TlsFront {
         #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // One after another is enough; whoever does not trust it hangs up.
-                let Ok(mut outside) = acceptor.accept(stream).await else { continue };
-                let mut inside = TcpStream::connect(server).await.unwrap();
-                let _ = copy_bidirectional(&mut outside, &mut inside).await;
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // Whoever does not trust it hangs up.
+                    let Ok(mut outside) = acceptor.accept(stream).await else { return };
+                    let mut inside = TcpStream::connect(server).await.unwrap();
+                    let _ = copy_bidirectional(&mut outside, &mut inside).await;
+                });
             }
         });
         Self { address, certificate: made.cert.pem() }
