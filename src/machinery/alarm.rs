@@ -4,6 +4,7 @@ use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 /// To set a timer for each of them and to take it off again costs more than to let it go off too early now and then, and set it
@@ -24,7 +25,8 @@ impl<T: DerefMut<Target = Sleep>> Alarm<T> {
             timer.as_mut().reset(deadline);
         }
         loop {
-            ready!(timer.as_mut().poll(context));
+            // What is read without end must not keep the time from being over.
+            ready!(Pin::new(&mut unconstrained(timer.as_mut())).poll(context));
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }

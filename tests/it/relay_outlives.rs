@@ -12,7 +12,7 @@ use recoverd::machinery::clock::Clock;
 use recoverd::machinery::supervise::Ended;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -453,6 +453,37 @@ async fn an_sdk_that_does_not_wait_for_an_upstream_that_hangs_loses_nothing() {
     assert_eq!(message(&comes_back(upstream).await.next().await), "left");
     counted(&world, "recoverd_relay_spool_entries{}", 0).await;
     world.finish().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_says_nothing_is_waited_for_as_long_as_is_set_and_no_longer() {
+    // On a new connection, on one that is kept, and before TLS.
+    for (scheme, answered) in [("http", 0), ("http", 1), ("https", 0)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{scheme}://{}/", listener.local_addr().unwrap());
+        let world = World::with(&settings(&url, "timeout = \"1s\"")).await;
+        let asking = async {
+            for _ in 0..=answered {
+                let answer = tokio::time::timeout(PATIENCE, post(&world, event("x"))).await.expect("it waits for ever");
+                assert_eq!(answer.status(), StatusCode::OK);
+            }
+        };
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..answered {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"}\n") {
+                    assert!(stream.read_buf(&mut asked).await.unwrap() > 0);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+            }
+            // Nobody asks anything else on a connection on which an answer may yet come.
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+        };
+        tokio::join!(asking, answering);
+        counted(&world, "recoverd_relay_spooled_total{reason=\"timeout\"}", 1).await;
+        world.finish().await;
+    }
 }
 
 #[tokio::test]

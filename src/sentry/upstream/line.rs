@@ -23,8 +23,10 @@ const ROOM: usize = 4 << 10;
 /// What is read at once of a long one.
 const BLOCK: usize = 16 << 10;
 const MOST_HEADERS: usize = 128;
-/// In bytes.
+/// A body of so many bytes or fewer is written with its head.
 pub(super) const JOINED: u64 = 16 << 10;
+
+/// A connection, on which one request follows another.
 #[derive(Debug)]
 pub(super) struct Line<S> {
     stream: S,

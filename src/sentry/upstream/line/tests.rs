@@ -1,4 +1,5 @@
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::task::coop::unconstrained;
 
 use super::*;
 
@@ -115,7 +116,8 @@ async fn who_answers_before_all_is_sent_is_heard_and_asked_no_more() {
 async fn a_request_of_which_nothing_was_sent_can_be_sent_again() {
     let (near, far) = duplex(64);
     drop(far);
-    let pieces = [vec![b'x'; 1 << 19].into(), Bytes::new(), vec![b'x'; 1 << 19].into()];
+    let bytes: Vec<u8> = (0..1_u32 << 20).map(|at| (at % 251).to_le_bytes()[0]).collect();
+    let pieces: Vec<Bytes> = bytes.chunks(99_999).flat_map(|piece| [Bytes::new(), piece.to_vec().into()]).collect();
     let mut request = request(&Method::POST, &pieces);
     assert!(matches!(Line::new(near).exchange(&mut request, later()).await, Err(Fault::Broken(_))));
     assert!(request.is_whole());
@@ -124,7 +126,22 @@ async fn a_request_of_which_nothing_was_sent_can_be_sent_again() {
     assert!(Line::new(near).exchange(&mut request, later()).await.unwrap().is_kept);
     let mut arrived = Vec::new();
     far.read_to_end(&mut arrived).await.unwrap();
-    assert_eq!(arrived.len(), "POST / HTTP/1.1\r\n\r\n".len() + (1 << 20));
+    assert!(arrived == [b"POST / HTTP/1.1\r\n\r\n", &bytes[..]].concat(), "{} bytes", arrived.len());
+}
+
+#[tokio::test]
+async fn who_says_without_end_that_an_answer_will_come_is_not_waited_for_any_longer() {
+    // More than a task reads before it has to let others go first.
+    let (near, mut far) = duplex(16 << 20);
+    let words = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000);
+    let talking = unconstrained(async { while far.write_all(&words).await.is_ok() {} });
+    let asking = async {
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let (mut line, mut request) = (Line::new(near), request(&Method::POST, &[]));
+        tokio::time::timeout(Duration::from_secs(10), line.exchange(&mut request, deadline)).await
+    };
+    let (asked, ()) = tokio::join!(asking, talking);
+    assert!(matches!(asked, Ok(Err(Fault::Late))), "{asked:?}");
 }
 
 #[tokio::test]
