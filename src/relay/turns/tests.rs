@@ -69,15 +69,66 @@ fn a_suspect_that_is_taken_brings_the_others_forward_and_who_was_none_does_not()
 #[test]
 fn whatever_upstream_takes_ends_a_row_of_failures() {
     let (mut turns, now) = (Turns::default(), Instant::now());
-    let usual = |wait: Duration, seconds: u32| {
-        wait.as_secs_f64() / 0.8 >= f64::from(seconds) && wait.as_secs_f64() / 1.2 <= f64::from(seconds)
-    };
     for (works, seconds) in [(0, 1), (0, 2), (0, 4), (1, 1), (1, 2), (2, 1)] {
         turns.not_sent(now, works, now);
-        assert!(usual(turns.rest(now), seconds), "{works}: {:?}", turns.rest(now));
+        assert!(is_about(turns.rest(now), seconds), "{works}: {:?}", turns.rest(now));
     }
     turns.recovered();
     assert_eq!(turns.rest(now), Duration::ZERO);
+}
+
+/// Whether the wait is one of so many seconds, spread.
+fn is_about(wait: Duration, seconds: u32) -> bool {
+    wait.as_secs_f64() / 0.8 >= f64::from(seconds) && wait.as_secs_f64() / 1.2 <= f64::from(seconds)
+}
+
+#[test]
+fn upstream_is_left_alone_for_as_long_as_it_asks_within_reason() {
+    let now = Instant::now();
+    for (asked, rests) in [(60, 60), (299, 299), (3_600, 300)] {
+        let mut turns = Turns::default();
+        turns.failed(place(0, 0), now, Duration::from_secs(asked), 0, now);
+        assert_eq!(turns.rest(now), Duration::from_secs(rests));
+    }
+}
+
+#[test]
+fn where_too_many_lanes_are_limited_all_wait_within_reason() {
+    let now = Instant::now();
+    for (limit, rests) in [(60, 60), (3_600, 300)] {
+        let mut turns = Turns::default();
+        for lane in (0..).take(MOST_HOLDS) {
+            turns.limited(lane, Duration::from_secs(limit), now);
+            assert!(turns.is_held(lane) && turns.rest(now).is_zero());
+        }
+        turns.limited(u32::MAX, Duration::from_secs(limit), now);
+        assert!(!turns.is_held(u32::MAX));
+        assert_eq!(turns.rest(now), Duration::from_secs(rests));
+    }
+}
+
+#[test]
+fn the_more_fail_by_their_own_fault_the_sooner_one_is_taken_for_another() {
+    let now = Instant::now();
+    for (known, times) in [(0, 5), (1, 4), (3, 2), (9, 2)] {
+        let mut turns = turns(now, &vec![600; known]);
+        for works in 1..=times {
+            assert!(!turns.is_passed(100), "{known}");
+            turns.failed(place(100, 0), now, Duration::ZERO, works, now);
+        }
+        assert!(turns.is_passed(100), "{known}");
+    }
+}
+
+#[test]
+fn what_is_put_off_ends_the_row_of_its_failures() {
+    let (mut turns, now) = (Turns::default(), Instant::now());
+    for works in [0, 1, 1, 1, 1] {
+        turns.failed(place(0, 0), now, Duration::ZERO, works, now);
+    }
+    assert!(turns.suspects.contains_key(&0) && is_about(turns.rest(now), 4), "{turns:?}");
+    turns.not_sent(now, 1, now);
+    assert!(is_about(turns.rest(now), 1), "{:?}", turns.rest(now));
 }
 
 /// How upstream is for a time.
@@ -304,7 +355,7 @@ impl World {
 #[test]
 fn more_poisons_than_anybody_counts_on_stop_nobody_for_ever() {
     let poison = Kept { came: Duration::ZERO, lane: 0, fails: Some(MOMENT) };
-    let mut kept = vec![poison; 4_200];
+    let mut kept = vec![poison; 1_000];
     kept.push(Kept { fails: None, ..poison });
     World::new(kept, Vec::new(), Vec::new(), None).run();
 }
@@ -322,6 +373,17 @@ fn poisons_that_nobody_knows_yet_take_no_longer_than_they_are_tried_and_break_no
     let tries = DOUBT + 9;
     assert!(world.now < LONGEST * (tries + 1), "{:?}", world.now);
     assert_eq!(world.told, DOUBT, "the rest says no more of upstream than the first did");
+}
+
+#[test]
+fn many_that_fail_say_that_it_is_upstream_though_nothing_else_is_tried() {
+    let kept = vec![Kept { came: Duration::ZERO, lane: 0, fails: None }; 1_000];
+    let day = Duration::from_hours(24);
+    let (mut world, zero) = (World::new(kept, vec![(day, Weather::Fails(MOMENT))], Vec::new(), None), Instant::now());
+    while world.told < DOUBT + 2 {
+        world.step(zero);
+        assert!(world.now < Duration::from_mins(10), "{} told", world.told);
+    }
 }
 
 fn seconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
