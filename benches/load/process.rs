@@ -47,6 +47,8 @@ format = "json"
         let mut child = Command::new(another.unwrap_or_else(|| env!("CARGO_BIN_EXE_recoverd").into()))
             .args(["serve", "--config"])
             .arg(&file)
+            // What it is to do is in the file; a proxy, another store or a Sentry of its own would be none of that.
+            .env_clear()
             .envs([("POD_NAME", "bench-0"), ("POD_NAMESPACE", "shop"), ("NODE_NAME", "node-a")])
             .stderr(Stdio::piped())
             .spawn()
@@ -91,5 +93,13 @@ format = "json"
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|found| found.starts_with(line)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+/// Also where a benchmark fails.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
