@@ -64,7 +64,7 @@ async fn receive(
     request: Request,
 ) -> Result<Response, Problem> {
     // What is not UTF-8 names no controller.
-    let Ok(Path(controller)) = path else { return Err(webhooks.refuse(peer, Problem::NotFound).await) };
+    let Ok(Path(controller)) = path else { return Err(webhooks.refuse(peer, Problem::NoSuchSender).await) };
     webhooks.receive(peer, &controller, None, request).await
 }
 
@@ -74,12 +74,12 @@ async fn receive_with_token(
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Ok(Path((controller, token))) = path else { return Err(webhooks.refuse(peer, Problem::NotFound).await) };
+    let Ok(Path((controller, token))) = path else { return Err(webhooks.refuse(peer, Problem::NoSuchSender).await) };
     webhooks.receive(peer, &controller, Some(&token), request).await
 }
 
 async fn nowhere(State(webhooks): State<Arc<Webhooks>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Problem {
-    webhooks.refuse(peer, Problem::NotFound).await
+    webhooks.refuse(peer, Problem::NoSuchSender).await
 }
 
 async fn another_method(State(webhooks): State<Arc<Webhooks>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Problem {
@@ -95,7 +95,7 @@ impl Webhooks {
         request: Request,
     ) -> Result<Response, Problem> {
         let Some(controller) = self.controllers.get(controller) else {
-            return Err(self.refuse(peer, Problem::NotFound).await);
+            return Err(self.refuse(peer, Problem::NoSuchSender).await);
         };
         let name = controller.name.as_str();
         self.intake.count_arrival(name);

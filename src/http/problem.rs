@@ -12,9 +12,13 @@ use serde_json::json;
 pub(super) enum Problem {
     #[error("{0}")]
     BadRequest(String),
-    #[error("a token is needed here: in the path, as ?token=, as Bearer, or as the password of Basic")]
+    #[error(
+        "a token is needed here, one of `tokens` or `tokens_file` in the settings: in the path, as ?token=, as Bearer, or as the password of Basic"
+    )]
     Unauthorized,
-    #[error("an admin token is needed here: as Bearer, or as the password of Basic")]
+    #[error(
+        "an admin token is needed here, one of `admin.tokens` or `admin.tokens_file`: as Bearer, or as the password of Basic"
+    )]
     AdminUnauthorized,
     #[error(
         "a signature is needed here: `Sentry-Hook-Signature`, made of the whole body with a client secret of this integration"
@@ -24,6 +28,10 @@ pub(super) enum Problem {
     NotOfNow,
     #[error("there is nothing here")]
     NotFound,
+    #[error(
+        "there is nothing here: builds go to /jenkins/NAME and Sentry's webhooks to /sentry/NAME, NAME being a `name` in the settings"
+    )]
+    NoSuchSender,
     #[error("this address takes another method")]
     MethodNotAllowed,
     #[error("the body did not arrive in time")]
@@ -45,7 +53,7 @@ impl Problem {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized | Self::AdminUnauthorized | Self::Unsigned | Self::NotOfNow => StatusCode::UNAUTHORIZED,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuchSender => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } | Self::TooLargeToKnow { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -60,7 +68,7 @@ impl Problem {
             Self::BadRequest(_) => "bad_request",
             Self::Unauthorized | Self::AdminUnauthorized | Self::Unsigned => "unauthorized",
             Self::NotOfNow => "stale_timestamp",
-            Self::NotFound => "not_found",
+            Self::NotFound | Self::NoSuchSender => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "timeout",
             Self::TooLarge { .. } | Self::TooLargeToKnow { .. } => "too_large",

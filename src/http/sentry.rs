@@ -79,7 +79,7 @@ async fn receive(
     request: Request,
 ) -> Result<Response, Problem> {
     // What is not UTF-8 names no integration.
-    let Ok(Path(integration)) = path else { return Err(hooks.refuse(peer, Problem::NotFound).await) };
+    let Ok(Path(integration)) = path else { return Err(hooks.refuse(peer, Problem::NoSuchSender).await) };
     hooks.receive(peer, &integration, None, request).await
 }
 
@@ -89,7 +89,7 @@ async fn receive_with_token(
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Ok(Path((integration, token))) = path else { return Err(hooks.refuse(peer, Problem::NotFound).await) };
+    let Ok(Path((integration, token))) = path else { return Err(hooks.refuse(peer, Problem::NoSuchSender).await) };
     hooks.receive(peer, &integration, Some(&token), request).await
 }
 
@@ -106,7 +106,7 @@ impl Hooks {
         request: Request,
     ) -> Result<Response, Problem> {
         let Some(integration) = self.integrations.get(integration) else {
-            return Err(self.refuse(peer, Problem::NotFound).await);
+            return Err(self.refuse(peer, Problem::NoSuchSender).await);
         };
         let name = integration.name.as_str();
         self.metrics.count_arrival(name);
