@@ -291,4 +291,15 @@ mod tests {
         drop(second);
         assert_eq!(room.0.written.load(Ordering::Relaxed), 0);
     }
+    #[tokio::test]
+    async fn what_is_closed_with_takes_its_share_of_the_memory_as_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Room::of(directory.path().to_owned(), MOST_OF_ALL, 0);
+        for (bytes, held) in [(FREE, 0), (FREE + 1, FREE)] {
+            let closed = Pile::new(&room).close_with(&mut vec![vec![0; bytes].into()]).await.unwrap();
+            assert_eq!(room.held(), held, "{bytes}");
+            drop(closed);
+            assert_eq!(room.held(), 0);
+        }
+    }
 }

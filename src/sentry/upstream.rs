@@ -503,16 +503,19 @@ impl tower::Service<Uri> for Road {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    fn upstream(url: &str) -> Upstream {
+        let second = Duration::from_secs(1);
+        let way = Way { connect_timeout: second, timeout: second, authorities: Vec::new(), proxy: None };
+        Upstream::new(&url.parse().unwrap(), &way).unwrap()
+    }
 
     #[test]
     fn upstreams_of_one_host_have_names_of_their_own() {
-        let way = Way {
-            connect_timeout: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            authorities: Vec::new(),
-            proxy: None,
-        };
         let table = [
             ("https://s.example/", "s.example"),
             ("https://s.example:8443/", "s.example:8443"),
@@ -520,7 +523,30 @@ mod tests {
             ("https://s.example/b/c/", "s.example/b/c"),
         ];
         for (url, name) in table {
-            assert_eq!(Upstream::new(&url.parse().unwrap(), &way).unwrap().name(), name);
+            assert_eq!(upstream(url).name(), name);
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_kept_connection_does_not_take_goes_by_a_new_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let upstream = upstream(&format!("http://{address}/"));
+        // Nothing tells that it is broken until something is written, and it is closed only then.
+        let mut broken = TcpStream::connect(address).await.unwrap();
+        broken.shutdown().await.unwrap();
+        upstream.0.keep(Box::new(Line::new(TokioIo::new(MaybeHttpsStream::Http(TokioIo::new(broken))))));
+        let answering = async {
+            drop(listener.accept().await.unwrap());
+            let (mut asked, _) = listener.accept().await.unwrap();
+            assert!(asked.read(&mut [0; 1_024]).await.unwrap() > 0);
+            asked.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            asked
+        };
+        let (target, fields) = (Uri::from_static("/api/7/store/"), Fields::default());
+        let asking =
+            async { tokio::join!(upstream.send(&Method::POST, &target, &fields, Payload::held(&[])), answering) };
+        let (answer, _asked) = tokio::time::timeout(Duration::from_secs(10), asking).await.expect("nobody connects");
+        assert_eq!(answer.unwrap().status, 204);
     }
 }
