@@ -131,6 +131,18 @@ fn what_is_put_off_ends_the_row_of_its_failures() {
     assert!(is_about(turns.rest(now), 1), "{:?}", turns.rest(now));
 }
 
+#[test]
+fn however_many_are_in_doubt_none_is_forgotten() {
+    let (mut turns, now, many) = (Turns::default(), Instant::now(), 10_000);
+    for number in (0..DOUBT).map(|_| 0).chain(1..many) {
+        assert!(!turns.is_passed(number));
+        turns.failed(place(number, 0), now, Duration::ZERO, 0, now);
+    }
+    assert!((0..many).all(|number| turns.is_passed(number)));
+    turns.next(1, now, |_| None);
+    assert_eq!((turns.suspects.len(), turns.in_doubt.len()), (10_000, 0));
+}
+
 /// How upstream is for a time.
 #[derive(Clone, Copy, Debug)]
 enum Weather {
